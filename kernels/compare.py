@@ -1,0 +1,178 @@
+"""How close a kernel must come to the judge, and the report when it does not.
+
+The bound is derived, not picked. A sum of n products in precision u, in any order, fused or not,
+differs from the true sum by at most about n*u times the sum of the products' magnitudes (Higham,
+*Accuracy and Stability of Numerical Algorithms*, 2nd ed., section 3.1), so elementwise
+
+    |got - want| <= (n + 1) * u * op(|a|, |b|)
+
+with op the operation itself on absolute values, in float64. Max-pooling only selects: exact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from kernels.conv2d import reference as conv2d_reference
+from kernels.pool2d import avg_reference, max_reference
+from kernels.shapes import Conv2dShape, PoolShape
+
+# Unit round-off: half the distance from 1 to the next number.
+UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
+
+_REFERENCES: dict[str, Any] = {
+    "conv2d": conv2d_reference,
+    "max_pool2d": max_reference,
+    "avg_pool2d": avg_reference,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the judge says of one array.
+
+    Attributes
+    ----------
+    wrong, total
+        Elements outside the bound, and all.
+    worst
+        Largest error as a share of its bound (1 is the limit); inf for NaN or any error where the
+        bound is 0.
+    first
+        Up to five mismatches: (index, got, want, allowed error).
+    """
+
+    wrong: int
+    total: int
+    worst: float
+    first: tuple[tuple[tuple[int, ...], float, float, float], ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every element is inside its bound."""
+        return self.wrong == 0
+
+    def __str__(self) -> str:
+        if self.ok:
+            return f"ok, at {self.worst:.2g} of the bound"
+        lines = [
+            f"{self.wrong} of {self.total} elements wrong, worst at {self.worst:.3g} x the bound"
+        ]
+        for index, got, want, allowed in self.first:
+            where = ", ".join(map(str, index))
+            lines.append(f"  [{where}] got {got:.9g}, want {want:.9g} within {allowed:.3g}")
+        return "\n".join(lines)
+
+
+def judge(got: np.ndarray, want: np.ndarray, bound: np.ndarray | float) -> Verdict:
+    """Compare elementwise; NaN passes only where the judge has NaN too.
+
+    Parameters
+    ----------
+    got
+        The kernel's output, host memory.
+    want, bound
+        The judge's output and the allowed absolute error, float64, of the same shape (or scalar).
+
+    Raises
+    ------
+    ValueError
+        When the shapes differ.
+    """
+    if got.shape != want.shape:
+        raise ValueError(f"compare: got shape {got.shape}; expected {want.shape}")
+    bound = np.broadcast_to(np.asarray(bound, dtype=np.float64), want.shape)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        difference = np.abs(got.astype(np.float64) - want)
+        alike = (np.isnan(got) & np.isnan(want)) | (got == want)
+        inside = alike | (difference <= bound)
+        ratio = np.where(alike, 0.0, difference / bound)
+    wrong = np.argwhere(~inside)
+    first = tuple(
+        (
+            tuple(int(i) for i in at),
+            float(got[tuple(at)]),
+            float(want[tuple(at)]),
+            float(bound[tuple(at)]),
+        )
+        for at in wrong[:5]
+    )
+    worst = float(np.max(np.nan_to_num(ratio, nan=np.inf), initial=0.0))
+    return Verdict(len(wrong), int(got.size), worst, first)
+
+
+def reduction_length(direction: str, shape: Conv2dShape | PoolShape, bias: bool = False) -> int:
+    """Return n, the number of terms summed for one element of the pass's output."""
+    if isinstance(shape, PoolShape):
+        return shape.r * shape.s
+    lengths = {
+        "forward": shape.c * shape.r * shape.s + bool(bias),
+        "backward_data": shape.k * shape.r * shape.s,
+        "backward_filter": shape.n * shape.p * shape.q,
+        "backward_bias": shape.n * shape.p * shape.q,
+    }
+    return lengths[direction]
+
+
+def expected(
+    operation: str,
+    direction: str,
+    inputs: tuple[np.ndarray | None, ...],
+    shape: Conv2dShape | PoolShape,
+    unit_roundoff: float,
+) -> tuple[list[np.ndarray], list[np.ndarray | float]]:
+    """Return the judge's outputs of one pass and the error allowed in each.
+
+    Parameters
+    ----------
+    operation, direction
+        ``"conv2d"`` and ``"forward"``, for instance.
+    inputs
+        The pass's inputs as its launcher takes them, host memory; an absent bias is None.
+    shape
+        The convolution's or the pooling's.
+    unit_roundoff
+        u of the kernel's arithmetic. The judge's own 2**-53 is added to it, which matters when
+        the kernel too computes in float64.
+    """
+    reference = getattr(_REFERENCES[operation], direction)
+    exact = tuple(None if a is None else _wide(a) for a in inputs)
+    want = [
+        np.full(dims, np.nan if dtype is None else -1, dtype or np.float64)
+        for dims, dtype in outputs(operation, direction, shape)
+    ]
+    reference(*exact, *want, shape)
+    if operation == "max_pool2d" and direction == "forward":
+        return want, [0.0, 0.0]
+    magnitudes = tuple(a if a is None or a.dtype.kind == "i" else np.abs(a) for a in exact)
+    bound = np.full(want[0].shape, np.nan)
+    reference(*magnitudes, bound, shape)
+    with_bias = operation == "conv2d" and direction == "forward" and inputs[2] is not None
+    n = reduction_length(direction, shape, with_bias)
+    return want, [(n + 1) * (unit_roundoff + UNIT_ROUNDOFF["float64"]) * bound]
+
+
+def outputs(
+    operation: str, direction: str, shape: Any
+) -> list[tuple[tuple[int, ...], np.dtype | None]]:
+    """Return shape and dtype of each output of a pass; None stands for the inputs' dtype."""
+    if operation == "conv2d":
+        dims = {
+            "forward": shape.output_shape,
+            "backward_data": shape.input_shape,
+            "backward_filter": shape.filter_shape,
+            "backward_bias": (shape.k,),
+        }[direction]
+        return [(dims, None)]
+    if direction == "backward":
+        return [(shape.input_shape, None)]
+    if operation == "max_pool2d":
+        return [(shape.output_shape, None), (shape.output_shape, np.dtype(np.int32))]
+    return [(shape.output_shape, None)]
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64) if array.dtype.kind == "f" else array

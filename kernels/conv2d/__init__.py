@@ -1,0 +1,1 @@
+"""Two-dimensional cross-correlation: one technique a basename, all its passes in one file."""

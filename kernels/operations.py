@@ -1,0 +1,405 @@
+"""The public face: check what was passed, allocate the output, launch one row of the table.
+
+Everything here works on NumPy arrays (on the host: `cpu`, `reference`, and CUDA C through the
+emulator) and on CuPy arrays (on their GPU) alike, and returns arrays of the same kind.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kernels import checks, place, table, workspace
+from kernels.shapes import Conv2dShape, PoolShape
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+
+def conv2d(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    kernel: str = "auto",
+) -> Array:
+    """Cross-correlate a batch of images with a bank of filters.
+
+    y[n,k,p,q] = b[k] + sum over c,r,s of x[n,c,h,w] w[k,c,r,s], where
+    h = p*stride - pad_top + r*dilation and w likewise; outside the image x is 0.
+
+    Parameters
+    ----------
+    x
+        Images, (N, C, H, W), float32 or float64, C-contiguous; N may be 0.
+    w
+        Filters, (K, C, R, S), of x's dtype and place.
+    b
+        Bias, (K,), or None.
+    stride, dilation
+        int or (vertical, horizontal), at least 1.
+    padding
+        int, (vertical, horizontal), ((top, bottom), (left, right)), ``"valid"`` or ``"same"``
+        (output = ceil(input / stride), the odd row or column at the bottom or right).
+    kernel
+        A row's name (``python -m kernels list``), ``"reference"`` or ``"auto"``.
+
+    Returns
+    -------
+    y
+        (N, K, P, Q), of x's dtype and place.
+
+    Raises
+    ------
+    TypeError
+        A wrong dtype, arrays in different places, or a kernel that cannot run there.
+    ValueError
+        A wrong rank, extent or layout, an unknown kernel, a filter larger than the padded input,
+        a tensor past 2**31 elements, or a workspace past its limit.
+    """
+    operation = "conv2d"
+    _check_conv2d(operation, x, w)
+    shape = Conv2dShape.of(
+        x.shape, w.shape, stride=stride, padding=padding, dilation=dilation, operation=operation
+    )
+    if b is not None:
+        checks.array(operation, "b", b, "K", like=x)
+        checks.has_shape(operation, "b", b, (shape.k,), "(one for each filter)")
+    return _launch(operation, "forward", kernel, (x, w, b), shape.output_shape, shape)
+
+
+def conv2d_backward_data(
+    dy: Array,
+    w: Array,
+    x_shape: tuple[int, int, int, int],
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    kernel: str = "auto",
+) -> Array:
+    """Return the gradient of a loss with respect to conv2d's input.
+
+    Parameters
+    ----------
+    dy
+        Gradient with respect to the output, (N, K, P, Q).
+    w
+        Filters, (K, C, R, S), of dy's dtype and place.
+    x_shape
+        (N, C, H, W): with a stride, several input sizes give the same output size.
+    stride, padding, dilation, kernel
+        As for `conv2d`.
+
+    Returns
+    -------
+    dx
+        (N, C, H, W), of dy's dtype and place.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `conv2d`, and for a dy that does not have the output's shape.
+    """
+    operation = "conv2d_backward_data"
+    checks.array(operation, "dy", dy, "NKPQ")
+    checks.array(operation, "w", w, "KCRS", like=dy)
+    shape = Conv2dShape.of(
+        x_shape, w.shape, stride=stride, padding=padding, dilation=dilation, operation=operation
+    )
+    checks.has_shape(operation, "dy", dy, shape.output_shape, "(N, K, P, Q) by x_shape and w")
+    return _launch("conv2d", "backward_data", kernel, (dy, w), shape.input_shape, shape)
+
+
+def conv2d_backward_filter(
+    x: Array,
+    dy: Array,
+    w_shape: tuple[int, int, int, int],
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    kernel: str = "auto",
+) -> Array:
+    """Return the gradient of a loss with respect to conv2d's filters.
+
+    Parameters
+    ----------
+    x
+        Images, (N, C, H, W).
+    dy
+        Gradient with respect to the output, (N, K, P, Q), of x's dtype and place.
+    w_shape
+        (K, C, R, S).
+    stride, padding, dilation, kernel
+        As for `conv2d`.
+
+    Returns
+    -------
+    dw
+        (K, C, R, S), of x's dtype and place.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `conv2d`, and for a dy that does not have the output's shape.
+    """
+    operation = "conv2d_backward_filter"
+    checks.array(operation, "x", x, "NCHW")
+    checks.array(operation, "dy", dy, "NKPQ", like=x)
+    shape = Conv2dShape.of(
+        x.shape, w_shape, stride=stride, padding=padding, dilation=dilation, operation=operation
+    )
+    checks.has_shape(operation, "dy", dy, shape.output_shape, "(N, K, P, Q) by x and w_shape")
+    return _launch("conv2d", "backward_filter", kernel, (x, dy), shape.filter_shape, shape)
+
+
+def conv2d_backward_bias(dy: Array, *, kernel: str = "auto") -> Array:
+    """Return the gradient of a loss with respect to conv2d's bias: dy summed over n, p and q.
+
+    Parameters
+    ----------
+    dy
+        Gradient with respect to the output, (N, K, P, Q).
+    kernel
+        As for `conv2d`.
+
+    Returns
+    -------
+    db
+        (K,), of dy's dtype and place.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `conv2d`.
+    """
+    operation = "conv2d_backward_bias"
+    checks.array(operation, "dy", dy, "NKPQ")
+    n, k, p, q = dy.shape
+    # A 1x1 convolution of one channel has this output, and the bias sees nothing but the output.
+    shape = Conv2dShape.of((n, 1, p, q), (k, 1, 1, 1), operation=operation)
+    return _launch("conv2d", "backward_bias", kernel, (dy,), (k,), shape)
+
+
+def max_pool2d(
+    x: Array,
+    size: Any = 2,
+    *,
+    stride: Any = None,
+    padding: Any = 0,
+    kernel: str = "auto",
+    return_argmax: bool = False,
+) -> Array | tuple[Array, Array]:
+    """Take the maximum of every window.
+
+    Parameters
+    ----------
+    x
+        (N, C, H, W), float32 or float64, C-contiguous; N may be 0.
+    size
+        The window: int or (vertical, horizontal).
+    stride
+        int or (vertical, horizontal); None means `size`.
+    padding
+        As for `conv2d`; padding never is the maximum.
+    kernel
+        A row's name or ``"auto"``.
+    return_argmax
+        Return also where each maximum is, for `max_pool2d_backward`.
+
+    Returns
+    -------
+    y
+        (N, C, P, Q), of x's dtype and place.
+    argmax
+        int32, (N, C, P, Q): h*W + w in the input plane; ties go to the first in row order, and a
+        NaN is its window's maximum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `conv2d`, and for a window that is all padding.
+    """
+    operation = "max_pool2d"
+    checks.array(operation, "x", x, "NCHW")
+    shape = PoolShape.of(x.shape, size, stride=stride, padding=padding, operation=operation)
+    row = table.find(operation, kernel, like=x)
+    xp = place.array_module(x)
+    y = xp.empty(shape.output_shape, x.dtype)
+    argmax = xp.empty(shape.output_shape, np.int32)
+    if y.size:
+        row.launcher("forward")(x, y, argmax, shape)
+    return (y, argmax) if return_argmax else y
+
+
+def max_pool2d_backward(
+    dy: Array,
+    argmax: Array,
+    x_shape: tuple[int, int, int, int],
+    size: Any = 2,
+    *,
+    stride: Any = None,
+    padding: Any = 0,
+    kernel: str = "auto",
+) -> Array:
+    """Return the gradient of a loss with respect to max_pool2d's input.
+
+    Parameters
+    ----------
+    dy
+        Gradient with respect to the output, (N, C, P, Q).
+    argmax
+        What ``max_pool2d(..., return_argmax=True)`` gave.
+    x_shape
+        (N, C, H, W).
+    size, stride, padding, kernel
+        As for `max_pool2d`.
+
+    Returns
+    -------
+    dx
+        (N, C, H, W), of dy's dtype and place.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `max_pool2d`, and for a dy or an argmax that does not have the output's shape.
+    """
+    operation = "max_pool2d_backward"
+    checks.array(operation, "dy", dy, "NCPQ")
+    shape = PoolShape.of(x_shape, size, stride=stride, padding=padding, operation=operation)
+    checks.has_shape(operation, "dy", dy, shape.output_shape, "(N, C, P, Q) by x_shape and size")
+    checks.argmax(operation, argmax, shape.output_shape, like=dy)
+    return _launch("max_pool2d", "backward", kernel, (dy, argmax), shape.input_shape, shape)
+
+
+def avg_pool2d(
+    x: Array,
+    size: Any = 2,
+    *,
+    stride: Any = None,
+    padding: Any = 0,
+    count_include_pad: bool = False,
+    kernel: str = "auto",
+) -> Array:
+    """Take the mean of every window.
+
+    Parameters
+    ----------
+    x
+        (N, C, H, W), float32 or float64, C-contiguous; N may be 0.
+    size, stride, padding
+        As for `max_pool2d`.
+    count_include_pad
+        Whether padding counts in the divisor, as zeros.
+    kernel
+        A row's name or ``"auto"``.
+
+    Returns
+    -------
+    y
+        (N, C, P, Q), of x's dtype and place.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `max_pool2d`.
+    """
+    operation = "avg_pool2d"
+    checks.array(operation, "x", x, "NCHW")
+    shape = PoolShape.of(
+        x.shape,
+        size,
+        stride=stride,
+        padding=padding,
+        include_pad=count_include_pad,
+        operation=operation,
+    )
+    return _launch(operation, "forward", kernel, (x,), shape.output_shape, shape)
+
+
+def avg_pool2d_backward(
+    dy: Array,
+    x_shape: tuple[int, int, int, int],
+    size: Any = 2,
+    *,
+    stride: Any = None,
+    padding: Any = 0,
+    count_include_pad: bool = False,
+    kernel: str = "auto",
+) -> Array:
+    """Return the gradient of a loss with respect to avg_pool2d's input.
+
+    Parameters
+    ----------
+    dy
+        Gradient with respect to the output, (N, C, P, Q).
+    x_shape
+        (N, C, H, W).
+    size, stride, padding, count_include_pad, kernel
+        As for `avg_pool2d`.
+
+    Returns
+    -------
+    dx
+        (N, C, H, W), of dy's dtype and place.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `avg_pool2d`, and for a dy that does not have the output's shape.
+    """
+    operation = "avg_pool2d_backward"
+    checks.array(operation, "dy", dy, "NCPQ")
+    shape = PoolShape.of(
+        x_shape,
+        size,
+        stride=stride,
+        padding=padding,
+        include_pad=count_include_pad,
+        operation=operation,
+    )
+    checks.has_shape(operation, "dy", dy, shape.output_shape, "(N, C, P, Q) by x_shape and size")
+    return _launch("avg_pool2d", "backward", kernel, (dy,), shape.input_shape, shape)
+
+
+def _check_conv2d(operation: str, x: Array, w: Array) -> None:
+    checks.array(operation, "x", x, "NCHW")
+    checks.array(operation, "w", w, "KCRS", like=x)
+
+
+def _launch(
+    operation: str,
+    direction: str,
+    kernel: str,
+    inputs: tuple[Array | None, ...],
+    output_dims: tuple[int, ...],
+    shape: Conv2dShape | PoolShape,
+) -> Array:
+    """Allocate one output, and workspace where the technique wants it, and run one launcher."""
+    like = inputs[0]
+    row = table.find(operation, kernel, like=like)
+    xp = place.array_module(like)
+    if shape.n == 0:
+        return xp.zeros(output_dims, like.dtype)
+    output = xp.empty(output_dims, like.dtype)
+    run(row, direction, (*inputs, output), shape)
+    return output
+
+
+def run(
+    row: table.Row, direction: str, arrays: tuple[Array | None, ...], shape: Conv2dShape | PoolShape
+) -> None:
+    """Run one launcher of `row` on `arrays` (inputs, then outputs), giving it its workspace."""
+    like = arrays[0]
+    extra = {}
+    if hasattr(row.launchers, "workspace_bytes"):
+        nbytes = row.launchers.workspace_bytes(
+            direction, shape, like.dtype.itemsize, workspace.limit()
+        )
+        extra["workspace"] = place.array_module(like).empty(nbytes, np.uint8)
+    row.launcher(direction)(*arrays, shape, **extra)

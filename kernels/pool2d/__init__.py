@@ -1,0 +1,1 @@
+"""Two-dimensional max and average pooling."""

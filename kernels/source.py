@@ -1,0 +1,111 @@
+"""A .cu file and its defines -> functions to launch, where the arrays live.
+
+CuPy arrays get the file compiled by NVRTC and launched on their GPU; NumPy arrays get the same
+file compiled by the host's C++ compiler and run by the emulator. Both have CuPy's calling form,
+``fn(grid, block, args, shared_mem=0)``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernels import emulator, place
+
+ROOT = Path(__file__).parent
+SCALARS = {"float32": "float", "float64": "double"}
+
+NULL = np.uintp(0)  # CuPy takes no None for a pointer
+
+Launch = Callable[..., None]
+
+
+class KernelCompileError(RuntimeError):
+    """NVRTC refused a .cu file; the message names the file and the line."""
+
+
+class CudaSource:
+    """One .cu file of the lab.
+
+    Parameters
+    ----------
+    file
+        Path below ``kernels/``, ``"conv2d/tiled.cu"``.
+    **defines
+        Macros for every function of it, such as tile sizes.
+    """
+
+    def __init__(self, file: str | Path, **defines: int | str) -> None:
+        self.path = ROOT / file
+        self.defines = defines
+
+    def kernel(self, name: str, like: Any, **defines: int | str) -> Launch:
+        """Return the function `name`, compiled for where and what the array `like` is.
+
+        Parameters
+        ----------
+        name
+            The ``__global__`` function's.
+        like
+            A float32 or float64 array: its dtype becomes the macro ``SCALAR``, its place decides
+            between GPU and emulator.
+        **defines
+            More macros, for this function.
+        """
+        merged = {"SCALAR": SCALARS[like.dtype.name], **self.defines, **defines}
+        items = tuple(sorted(merged.items()))
+        if place.on_gpu(like):
+            return functools.partial(_launch, _on_gpu(self.path, items, name, like.device.id), NULL)
+        module = emulator.load(self.path, defines=merged, include_dirs=[ROOT])
+        return functools.partial(_launch, module.get_function(name), None)
+
+
+def _launch(
+    function: Any,
+    grid: tuple[int, ...],
+    block: tuple[int, ...],
+    args: tuple[Any, ...],
+    shared_mem: int = 0,
+) -> None:
+    # A shape goes as the struct of shape.cuh; everything else is CuPy's own business.
+    function(grid, block, tuple(getattr(arg, "struct", arg) for arg in args), shared_mem=shared_mem)
+
+
+@functools.cache
+def _on_gpu(path: Path, defines: tuple[tuple[str, Any], ...], name: str, device: int) -> Any:
+    del device  # a CUDA function belongs to one device's context
+    return _gpu_module(path, defines).get_function(name)
+
+
+@functools.cache
+def _gpu_module(path: Path, defines: tuple[tuple[str, Any], ...]) -> Any:
+    import cupy
+
+    label = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    module = cupy.RawModule(
+        code=f'#line 1 "{label}"\n{path.read_text()}', options=nvrtc_options(defines)
+    )
+    try:
+        module.compile()
+    except cupy.cuda.compiler.CompileException as error:
+        raise KernelCompileError(f"{label}: NVRTC refused it:\n{error}") from error
+    return module
+
+
+def nvrtc_options(defines: tuple[tuple[str, Any], ...]) -> tuple[str, ...]:
+    """Return the options every .cu file of the lab is compiled with."""
+    return (
+        "-std=c++17",
+        "-lineinfo",
+        f"-I{ROOT}",
+        *(f"-D{name}={value}" for name, value in defines),
+    )
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Return a / b rounded up, for positive b."""
+    return -(-a // b)

@@ -1,0 +1,145 @@
+"""Every kernel, one row each. Tests, benchmarks, the trainer and the reports find it here."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import importlib.util
+from types import ModuleType
+from typing import Any
+
+from kernels import place
+
+CONV2D_PASSES = ("forward", "backward_data", "backward_filter", "backward_bias")
+POOL2D_PASSES = ("forward", "backward")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One kernel: a technique in a language, for an operation.
+
+    Attributes
+    ----------
+    operation
+        ``"conv2d"``, ``"max_pool2d"`` or ``"avg_pool2d"``.
+    name
+        What a caller passes as `kernel`.
+    language
+        ``"numpy"``, ``"cuda_c"`` or ``"numba"``.
+    module
+        Where its launchers are, imported on first use.
+    places
+        Where it can run: ``"cpu"`` (host code), ``"emulator"`` (CUDA C on the CPU), ``"gpu"``.
+    passes
+        The launchers it has.
+    summary
+        One line for a person.
+    """
+
+    operation: str
+    name: str
+    language: str
+    module: str
+    places: tuple[str, ...]
+    passes: tuple[str, ...]
+    summary: str
+
+    @functools.cached_property
+    def launchers(self) -> ModuleType:
+        """The technique's module."""
+        return importlib.import_module(self.module)
+
+    def launcher(self, direction: str) -> Any:
+        """Return the launcher of one pass."""
+        return getattr(self.launchers, direction)
+
+    def check_place(self, like: Any) -> None:
+        """Raise TypeError unless the row can run where `like` lives."""
+        if place.on_gpu(like):
+            if "gpu" not in self.places:
+                raise TypeError(
+                    f"{self.operation}: kernel {self.name!r} runs on NumPy arrays only but got a "
+                    f"CuPy array; pass cupy.asnumpy(...) or choose one of "
+                    f"{_quoted(names(self.operation, 'gpu'))}"
+                )
+        elif self.places == ("gpu",):
+            raise TypeError(
+                f"{self.operation}: kernel {self.name!r} runs on CuPy arrays only but got a NumPy "
+                f"array; pass cupy.asarray(...) or choose one of "
+                f"{_quoted([r.name for r in rows(self.operation) if r.places != ('gpu',)])}"
+            )
+
+
+_CONV2D = "kernels.conv2d."
+_POOL2D = "kernels.pool2d."
+_DEVICES = ("emulator", "gpu")
+
+_ROWS = (
+    Row("conv2d", "reference", "numpy", _CONV2D + "reference", ("cpu",), CONV2D_PASSES,
+        "the float64-capable judge, one tap at a time"),
+    Row("conv2d", "cpu", "numba", _CONV2D + "cpu", ("cpu",), CONV2D_PASSES,
+        "njit on the host, images as SIMD lanes; the default without a GPU"),
+    Row("conv2d", "naive", "cuda_c", _CONV2D + "naive", _DEVICES, CONV2D_PASSES,
+        "one thread an output element, everything from global memory"),
+    Row("conv2d", "im2col_gemm", "cuda_c", _CONV2D + "im2col_gemm", _DEVICES, CONV2D_PASSES,
+        "unfold, then one matrix product (cuBLAS; BLAS on the host)"),
+    Row("conv2d", "tiled", "cuda_c", _CONV2D + "tiled", _DEVICES, CONV2D_PASSES,
+        "a block shares its input tile and halo in shared memory"),
+    Row("max_pool2d", "reference", "numpy", _POOL2D + "max_reference", ("cpu",), POOL2D_PASSES,
+        "the judge, one window at a time"),
+    Row("max_pool2d", "cpu", "numba", _POOL2D + "max_cpu", ("cpu",), POOL2D_PASSES,
+        "njit on the host; the default without a GPU"),
+    Row("max_pool2d", "max", "cuda_c", _POOL2D + "max", _DEVICES, POOL2D_PASSES,
+        "one thread a window; backward gathers, without atomics"),
+    Row("avg_pool2d", "reference", "numpy", _POOL2D + "avg_reference", ("cpu",), POOL2D_PASSES,
+        "the judge, one window at a time"),
+    Row("avg_pool2d", "cpu", "numba", _POOL2D + "avg_cpu", ("cpu",), POOL2D_PASSES,
+        "njit on the host; the default without a GPU"),
+    Row("avg_pool2d", "avg", "cuda_c", _POOL2D + "avg", _DEVICES, POOL2D_PASSES,
+        "one thread a window; backward gathers, without atomics"),
+)  # fmt: skip
+
+# What "auto" means until candidates are measured for each shape.
+_AUTO = {
+    "conv2d": {"cpu": "cpu", "gpu": "im2col_gemm"},
+    "max_pool2d": {"cpu": "cpu", "gpu": "max"},
+    "avg_pool2d": {"cpu": "cpu", "gpu": "avg"},
+}
+
+
+def rows(operation: str | None = None) -> list[Row]:
+    """Return the table's rows, or those of one operation, in its order."""
+    return [row for row in _ROWS if operation is None or row.operation == operation]
+
+
+def names(operation: str, where: str | None = None) -> list[str]:
+    """Return the names of an operation's kernels, or of those that can run at `where`."""
+    return [row.name for row in rows(operation) if where is None or where in row.places]
+
+
+def find(operation: str, name: Any, like: Any = None) -> Row:
+    """Return the row that `name` means, ``"auto"`` by where the array `like` lives.
+
+    Raises
+    ------
+    ValueError
+        An unknown name; the message lists those there are.
+    TypeError
+        A kernel that cannot run where `like` lives.
+    """
+    if name == "auto":
+        on_gpu = like is not None and place.on_gpu(like)
+        name = _AUTO[operation]["gpu" if on_gpu else "cpu"]
+    for row in rows(operation):
+        if row.name == name:
+            if like is not None:
+                row.check_place(like)
+            return row
+    raise ValueError(
+        f"{operation}: no kernel named {name!r}; there are 'auto', {_quoted(names(operation))}"
+    )
+
+
+def _quoted(words: list[str]) -> str:
+    return ", ".join(map(repr, words))
