@@ -80,4 +80,4 @@ def test_require_gpu_fails_a_module_that_skips_itself(suite, tmp_path):
     (tmp_path / "test_module.py").write_text(
         'import pytest\npytest.skip("no CUDA device", allow_module_level=True)\n'
     )
-    assert suite("--require-gpu")["failed"] == (4 if place.gpu_problem() else 2)
+    assert suite("--require-gpu")["failed"] == 1  # pytest stops there
