@@ -1,8 +1,9 @@
 """Hold a kernel against the judge: every pass, many shapes, both thread orders.
 
-Outputs are filled with NaN before each launch, so that a cell left unwritten fails. On the
-emulator every pass runs with the threads in forward and in reverse order: a result that differs by
-one bit is a race.
+Outputs are filled with NaN before each launch, so that a cell left unwritten fails. Every array
+lies between guard zones of NaN: what is read from outside poisons the result, what is written
+there is seen. On the emulator every pass runs with the threads in forward and in reverse order: a
+result that differs by one bit is a race.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from kernels.shapes import Conv2dShape, PoolShape
 Shape = Conv2dShape | PoolShape
 
 ORDERS = ("forward", "reverse")
+
+# Elements on either side of every array; a multiple of 64 keeps the array as aligned as it was.
+GUARD = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +113,7 @@ def check_pass(
     for order in ORDERS if where == "emulator" else ("",):
         try:
             with emulator.settings(order=order) if order else contextlib.nullcontext():
-                got = _run(row, direction, inputs, shape, where, tight_workspace)
+                got, trespass = _run(row, direction, inputs, shape, where, tight_workspace)
         except Exception as error:  # any failure of a kernel under test is that kernel's result
             message = f"{type(error).__name__}: {error}"
             break
@@ -119,6 +123,8 @@ def check_pass(
         ]
         worst = max(worst, *(verdict.worst for verdict in verdicts))
         wrong = [str(verdict) for verdict in verdicts if not verdict.ok]
+        if trespass:
+            wrong.append(f"wrote outside its arrays: {trespass}")
         if wrong:
             label = f"threads in {order} order: " if order else ""
             message = label + "\n".join(wrong)
@@ -150,8 +156,10 @@ def make_inputs(
             return normal(shape.input_shape), normal(shape.output_shape)
         return (normal(shape.output_shape),)
     if direction == "forward":
-        # Few distinct values: windows with ties are the rule.
-        return ((normal(shape.input_shape) * 2).round().astype(dtype),)
+        # Few distinct values: windows with ties are the rule. And one NaN, which must propagate.
+        x = (normal(shape.input_shape) * 2).round().astype(dtype)
+        x.flat[rng.integers(x.size)] = np.nan
+        return (x,)
     if operation == "max_pool2d":
         x = (normal(shape.input_shape) * 2).round()
         (_, argmax), _ = compare.expected(operation, "forward", (x,), shape, 0.0)
@@ -166,18 +174,53 @@ def _run(
     shape: Shape,
     where: str,
     tight_workspace: bool,
-) -> list[np.ndarray]:
+) -> tuple[list[np.ndarray], str]:
     xp: Any = np
     if where == "gpu":
         import cupy as xp
-    given = [None if a is None else xp.asarray(a) for a in inputs]
+    given = [None if a is None else _Guarded(xp, a) for a in inputs]
+    dtype = inputs[0].dtype if inputs[0] is not None else np.dtype(np.float32)
     outputs = [
-        xp.full(dims, -1 if dtype is not None else np.nan, dtype or given[0].dtype)
-        for dims, dtype in compare.outputs(row.operation, direction, shape)
+        _Guarded(xp, np.full(dims, -1 if kind is not None else np.nan, kind or dtype))
+        for dims, kind in compare.outputs(row.operation, direction, shape)
     ]
+    arrays = tuple(None if a is None else a.array for a in (*given, *outputs))
     with _least_workspace(row, direction, shape) if tight_workspace else contextlib.nullcontext():
-        operations.run(row, direction, (*given, *outputs), shape)
-    return [xp.asnumpy(a) for a in outputs] if where == "gpu" else outputs
+        operations.run(row, direction, arrays, shape)
+    trespass = [
+        note
+        for name, guarded in (("input", given), ("output", outputs))
+        for number, a in enumerate(guarded)
+        if a is not None and (note := a.trespass(f"{name} {number}"))
+    ]
+    return [a.on_host() for a in outputs], "; ".join(trespass)
+
+
+class _Guarded:
+    """An array with a guard zone of one value (NaN, or -1 for integers) before and behind it."""
+
+    def __init__(self, xp: Any, values: np.ndarray) -> None:
+        self._xp = xp
+        zone = np.full(GUARD, np.nan if values.dtype.kind == "f" else -1, values.dtype)
+        self._zone = zone.tobytes()
+        self._buffer = xp.asarray(np.concatenate([zone, values.ravel(), zone]))
+        self.array = self._buffer[GUARD : GUARD + values.size].reshape(values.shape)
+
+    def on_host(self) -> np.ndarray:
+        """Return a copy in host memory."""
+        return np.array(self.array if self._xp is np else self._xp.asnumpy(self.array))
+
+    def trespass(self, name: str) -> str:
+        """Return what was written to the guard zones, for a person, or nothing."""
+        buffer = self._buffer if self._xp is np else self._xp.asnumpy(self._buffer)
+        clean = np.frombuffer(self._zone, buffer.dtype).view(np.uint8)
+        for side, zone in (("before", buffer[:GUARD]), ("behind", buffer[-GUARD:])):
+            changed = np.flatnonzero(zone.view(np.uint8) != clean)
+            if changed.size:
+                at = int(changed[0] if side == "behind" else changed[-1]) // buffer.itemsize
+                distance = at if side == "behind" else GUARD - 1 - at
+                return f"{name}, {distance} elements {side} it"
+        return ""
 
 
 def _least_workspace(
