@@ -19,6 +19,7 @@ from kernels.conv2d.cpu_lanes import (
     add_scaled,
     aligned_empty,
     filled,
+    lane_sum,
     loaded,
     store_at,
     store_dense,
@@ -53,18 +54,38 @@ def _lane_starts(chunk, plane, bands, lanes):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _pack_run(tensor, starts, shift, count, packed, first, places):  # type: ignore[no-untyped-def]
-    """Copy `count` cells in a row, starts[lane] + shift on, of every lane; -1 gives zeros."""
+def _pack_run(tensor, starts, shift, count, room, packed, first, places):  # type: ignore[no-untyped-def]
+    """Copy `count` cells in a row, starts[lane] + shift on, of every lane.
+
+    The `room` cells behind may be overwritten with anything: a short row is then one transpose too.
+    """
     lanes = VECTOR_BYTES // tensor.itemsize
-    done = 0
-    if starts.min() >= 0:
-        while done + lanes <= count:
-            transpose(tensor, starts, shift + done, packed, places, first + done * lanes)
-            done += lanes
+    if count >= lanes:
+        for i in range(0, count - lanes, lanes):
+            transpose(tensor, starts, shift + i, packed, places, first + i * lanes)
+        last = count - lanes
+        transpose(tensor, starts, shift + last, packed, places, first + last * lanes)
+    elif count + room >= lanes and starts[lanes - 1] + shift + lanes <= len(tensor):
+        transpose(tensor, starts, shift, packed, places, first)
+    else:
+        for lane in range(lanes):
+            for i in range(count):
+                packed[first + i * lanes + lane] = tensor[starts[lane] + shift + i]
+
+
+@njit(cache=True, nogil=True)
+def _pack_row(tensor, starts, tops, row, left, right, bands, packed, first):  # type: ignore[no-untyped-def]
+    """Copy one row of every lane that has it inside its image; the others get zeros."""
+    lanes = VECTOR_BYTES // tensor.itemsize
     for lane in range(lanes):
-        start = starts[lane]
-        for i in range(done, count):
-            packed[first + i * lanes + lane] = tensor[start + shift + i] if start >= 0 else 0
+        h = tops[lane] + row
+        if starts[lane] >= 0 and h >= 0 and h < bands.height:
+            start = starts[lane] + h * bands.width + bands.first_col
+            for i in range(left, right):
+                packed[first + i * lanes + lane] = tensor[start + i]
+        else:
+            for i in range(left, right):
+                packed[first + i * lanes + lane] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -74,27 +95,30 @@ def _pack(tensor, chunk, plane, bands, packed, first):  # type: ignore[no-untype
     places = np.arange(lanes) * lanes
     starts, tops = _lane_starts(chunk, plane, bands, lanes)
     rows, cols = bands.packed_rows, bands.packed_cols
-    inside = tops.min() >= 0 and tops.max() + rows <= bands.height
-    if inside and bands.first_col == 0 and cols == bands.width:
-        # Whole rows lie one behind the other: one run.
-        for lane in range(lanes):
-            if starts[lane] >= 0:
-                starts[lane] += tops[lane] * cols
-        _pack_run(tensor, starts, 0, rows * cols, packed, first, places)
-        return
+    # Where a row lies inside every lane's image, the lanes differ in nothing but their start.
+    every = starts.min() >= 0
+    common_low, common_high = -tops.min(), bands.height - tops.max()
+    from_top = np.empty(lanes, np.int64)
+    for lane in range(lanes):
+        from_top[lane] = starts[lane] + tops[lane] * bands.width + bands.first_col
     left = min(max(0, -bands.first_col), cols)
     right = max(left, min(cols, bands.width - bands.first_col))
-    row_starts = np.empty(lanes, np.int64)
+    if every and common_low <= 0 and common_high >= rows and cols == bands.width == right - left:
+        # Whole rows lie one behind the other: one run.
+        _pack_run(tensor, from_top, 0, rows * cols, 0, packed, first, places)
+        return
+    # In this order: what a run spills over its end is written again before anyone reads it.
     for row in range(rows):
         here = first + row * cols * lanes
         packed[here : here + left * lanes] = 0
+        if every and common_low <= row < common_high:
+            room = (rows - row) * cols - right
+            start = here + left * lanes
+            shift = row * bands.width + left
+            _pack_run(tensor, from_top, shift, right - left, room, packed, start, places)
+        else:
+            _pack_row(tensor, starts, tops, row, left, right, bands, packed, here)
         packed[here + right * lanes : here + cols * lanes] = 0
-        for lane in range(lanes):
-            h = tops[lane] + row
-            exists = starts[lane] >= 0 and h >= 0 and h < bands.height
-            row_starts[lane] = starts[lane] + h * bands.width if exists else -1
-        shift = bands.first_col + left
-        _pack_run(tensor, row_starts, shift, right - left, packed, here + left * lanes, places)
 
 
 @njit(cache=True, nogil=True)
@@ -109,10 +133,15 @@ def _unpack(packed, first, tensor, chunk, plane, bands):  # type: ignore[no-unty
             rows = min(bands.packed_rows, bands.height - tops[lane])
             counts[lane] = max(rows, 0) * bands.width
             starts[lane] += tops[lane] * bands.width
+    whole = counts.min()
     done = 0
-    while done + lanes <= counts.min():
+    while done + lanes <= whole:
         transpose(packed, places, first + done * lanes, tensor, starts, done)
         done += lanes
+    if done > 0:
+        # The rest overlaps what is written, with the same values.
+        transpose(packed, places, first + (whole - lanes) * lanes, tensor, starts, whole - lanes)
+        done = whole
     for lane in range(lanes):
         for i in range(done, counts[lane]):
             tensor[starts[lane] + i] = packed[first + i * lanes + lane]
@@ -127,14 +156,16 @@ def _pack_chunks(tensor, chunk, count, bands, packed):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True)
-def _correlate_block(packed, weights, bias, filters, cells, tap_phase, tap_offset, pixel_phase,
-                     pixel_source, pixel_target, group, plane_step, result):  # type: ignore[no-untyped-def] # fmt: skip
+def _correlate_block(  # type: ignore[no-untyped-def]
+    packed, weights, bias, filters, cells, tables, group, plane_step, result
+):
     """Compute len(filters) planes of one chunk into `result`."""
-    rows, cols = len(filters), len(cells)
-    for phase in range(len(tap_phase) - 1):
-        for pixel in range(pixel_phase[phase], pixel_phase[phase + 1], cols):
+    tap_offset, phases, pixel_source, pixel_target = tables
+    rows = len(filters)
+    for phase in range(len(phases)):
+        for pixel in range(phases[phase, 2], phases[phase, 3], len(cells)):
             block = filled(bias, group * rows, filters, cells)
-            for tap in range(tap_phase[phase], tap_phase[phase + 1]):
+            for tap in range(phases[phase, 0], phases[phase, 1]):
                 weight = (group * len(tap_offset) + tap) * rows
                 block = add_scaled(
                     block, weights, weight, packed, pixel_source, pixel, tap_offset[tap]
@@ -143,8 +174,9 @@ def _correlate_block(packed, weights, bias, filters, cells, tap_phase, tap_offse
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _correlate(packed, weights, bias, filters, cells, tap_phase, tap_offset, pixel_phase,
-               pixel_source, pixel_target, source, target, chunk, count, tensor):  # type: ignore[no-untyped-def] # fmt: skip
+def _correlate(  # type: ignore[no-untyped-def]
+    packed, weights, bias, filters, cells, tables, source, target, chunk, count, tensor
+):
     """Compute `count` chunks of the target from the packed source, all filters."""
     lanes = VECTOR_BYTES // tensor.itemsize
     rows = len(filters)
@@ -154,11 +186,8 @@ def _correlate(packed, weights, bias, filters, cells, tap_phase, tap_offset, pix
     for task in prange(count * groups):
         place, group = task // groups, task % groups
         result = aligned_empty(rows * plane_step, tensor)
-        _correlate_block(
-            packed[place * chunk_step : (place + 1) * chunk_step],
-            weights, bias, filters, cells, tap_phase, tap_offset, pixel_phase,
-            pixel_source, pixel_target, group, plane_step, result,
-        )  # fmt: skip
+        here = packed[place * chunk_step : (place + 1) * chunk_step]
+        _correlate_block(here, weights, bias, filters, cells, tables, group, plane_step, result)
         for row in range(min(rows, target.planes - group * rows)):
             _unpack(result, row * plane_step, tensor, chunk + place, group * rows + row, target)
 
@@ -175,6 +204,7 @@ def _run(
     bias = np.zeros(groups * rows, out.dtype)
     if b is not None:
         bias[: len(b)] = b
+    tables = plan.tap_offset, plan.phases, plan.pixel_source, plan.pixel_target
     chunk_size = _packed_size(plan.source, out)
     with one_launch:
         packed = aligned_empty(plan.slab * chunk_size, out)
@@ -182,8 +212,7 @@ def _run(
             count = min(plan.slab, plan.source.chunks - chunk)
             _pack_chunks(tensor.reshape(-1), chunk, count, plan.source, packed)
             _correlate(
-                packed, weights, bias, (0,) * rows, (0,) * plan.cells, plan.tap_phase,
-                plan.tap_offset, plan.pixel_phase, plan.pixel_source, plan.pixel_target,
+                packed, weights, bias, (0,) * rows, (0,) * plan.cells, tables,
                 plan.source, plan.target, chunk, count, out.reshape(-1),
             )  # fmt: skip
 
@@ -198,8 +227,11 @@ def _packed_size(bands: Bands, like: np.ndarray) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _filter_block(packed, dy, filters, taps, tap_offset, pixel_source, row_step, sums):  # type: ignore[no-untyped-def] # fmt: skip
+def _filter_block(  # type: ignore[no-untyped-def]
+    packed, dy, filters, taps, tables, row_step, sums
+):
     """Add one chunk's part of dw, lane by lane, to `sums` (blocks of filters x taps vectors)."""
+    tap_offset, pixel_source = tables
     lanes = VECTOR_BYTES // dy.itemsize
     size = len(filters) * len(taps) * lanes
     for pixel in range(0, len(pixel_source), PIXEL_RUN):
@@ -215,37 +247,33 @@ def _filter_block(packed, dy, filters, taps, tap_offset, pixel_source, row_step,
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _filter_partials(packed, dy_tensor, filters, taps, tap_offset, pixel_source, source, dy_bands,
-                     chunk, count, partials):  # type: ignore[no-untyped-def] # fmt: skip
+def _filter_partials(  # type: ignore[no-untyped-def]
+    packed, dy_tensor, filters, taps, tables, source, dy_bands, chunk, count, partials
+):
     """Compute partials (groups of chunks, K, C*R*S), each over the chunks of its group."""
     lanes = VECTOR_BYTES // dy_tensor.itemsize
     rows, cols = len(filters), len(taps)
     planes = dy_bands.planes
     blocks = (planes + rows - 1) // rows
     chunk_step = source.planes * source.packed_rows * source.packed_cols * lanes
-    row_step = len(pixel_source) * lanes
+    row_step = len(tables[1]) * lanes
     groups = len(partials)
     for task in prange(groups * blocks):
         group, first = task // blocks, task % blocks * rows
         used = min(rows, planes - first)
         dy = aligned_empty(rows * row_step, dy_tensor)
         dy[used * row_step :] = 0
-        sums = aligned_empty(rows * len(tap_offset) * lanes, dy_tensor)
+        sums = aligned_empty(rows * len(tables[0]) * lanes, dy_tensor)
         sums[:] = 0
         for place in range(group * count // groups, (group + 1) * count // groups):
             for row in range(used):
                 _pack(dy_tensor, chunk + place, first + row, dy_bands, dy, row * row_step)
-            _filter_block(
-                packed[place * chunk_step : (place + 1) * chunk_step],
-                dy, filters, taps, tap_offset, pixel_source, row_step, sums,
-            )  # fmt: skip
+            here = packed[place * chunk_step : (place + 1) * chunk_step]
+            _filter_block(here, dy, filters, taps, tables, row_step, sums)
         for row in range(used):
             for tap in range(partials.shape[2]):
-                place = (tap // cols * rows * cols + row * cols + tap % cols) * lanes
-                total = sums[place]
-                for lane in range(1, lanes):
-                    total += sums[place + lane]
-                partials[group, first + row, tap] = total
+                vector = tap // cols * rows * cols + row * cols + tap % cols
+                partials[group, first + row, tap] = lane_sum(sums, vector * lanes)
 
 
 @njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract", "nsz"})
@@ -311,8 +339,8 @@ def backward_filter(x: np.ndarray, dy: np.ndarray, dw: np.ndarray, shape: Conv2d
             _pack_chunks(x.reshape(-1), chunk, count, plan.source, packed)
             partials = np.empty((min(plan.groups, count), *total.shape), dw.dtype)
             _filter_partials(
-                packed, dy.reshape(-1), (0,) * plan.filters, (0,) * plan.taps, plan.tap_offset,
-                plan.pixel_source, plan.source, plan.dy, chunk, count, partials,
+                packed, dy.reshape(-1), (0,) * plan.filters, (0,) * plan.taps,
+                (plan.tap_offset, plan.pixel_source), plan.source, plan.dy, chunk, count, partials,
             )  # fmt: skip
             total += partials.sum(axis=0)
 

@@ -232,6 +232,26 @@ def add_lanewise(
 
 
 @intrinsic
+def lane_sum(typing: Any, source: Any, start: Any) -> Any:
+    """Return the sum of one vector's elements, halves first."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = _Emitter(context, builder, signature, args).load(0, args[1])
+        width = vector.type.count
+        while width > 1:
+            width //= 2
+            upper = ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(width, 2 * width)))
+            lower = ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(width)))
+            vector = builder.fadd(
+                builder.shuffle_vector(vector, vector, lower),
+                builder.shuffle_vector(vector, vector, upper),
+            )
+        return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+
+    return source.dtype(source, types.int64), emit
+
+
+@intrinsic
 def transpose(
     typing: Any,
     source: Any,

@@ -18,7 +18,7 @@ from kernels.shapes import Conv2dShape
 
 SCRATCH_BYTES = 1 << 25  # of packed input at a time: a few times a core's cache, and bounded
 LEAST_TASKS = 16  # a plan with fewer pieces of work leaves cores idle
-MOST_PARTIALS = 64  # partial sums of a filter gradient, over the groups of images
+MOST_PARTIALS = 32  # partial sums of a filter gradient, over the groups of images
 INDEX = np.int64
 
 
@@ -47,7 +47,8 @@ class Correlation(NamedTuple):
     """A sum over taps for every cell of the target: the forward pass or the data gradient.
 
     Cells that see the same taps form a phase: one in a forward pass, stride_h * stride_w in a data
-    gradient. Phase f owns pixels[f] to pixels[f + 1] and taps[f] to taps[f + 1] of the tables.
+    gradient, more where rows at the edge leave out the taps that fall on padding. The row of phase
+    f in `phases` is its first and last tap, its first and last pixel, each last one exclusive.
     """
 
     source: Bands
@@ -56,9 +57,8 @@ class Correlation(NamedTuple):
     cells: int  # neighbouring cells computed together
     slab: int  # chunks packed at a time
     columns: np.ndarray  # where a tap's weights are in the (target plane, taps) matrix
-    tap_phase: np.ndarray
     tap_offset: np.ndarray  # tap -> its place in the packed source, from the pixel's
-    pixel_phase: np.ndarray
+    phases: np.ndarray
     pixel_source: np.ndarray
     pixel_target: np.ndarray
 
@@ -111,6 +111,31 @@ def _padded(values: list[int], multiple: int) -> list[int]:
     return values + values[-1:] * (-len(values) % multiple)
 
 
+def _trimmed(
+    rows: range, reads: list[int], axis: tuple[int, int, int], width: int
+) -> list[tuple[range, int, int]]:
+    """Split rows into (rows, first tap, last tap) so that edge rows skip taps on padding.
+
+    Row i reads source row i // count * step + reads[tap]; `axis` is (count, step, source height)
+    and `reads` is monotonic. Undivided if that saves little: blocks end at every split.
+    """
+    count, step, height = axis
+    groups: list[tuple[range, int, int]] = []
+    for i in rows:
+        base = i // count * step
+        valid = [tap for tap, read in enumerate(reads) if 0 <= base + read < height]
+        least, most = (valid[0], valid[-1] + 1) if valid else (0, 0)
+        if groups and groups[-1][1:] == (least, most):
+            groups[-1] = range(groups[-1][0].start, i + 1, count), least, most
+        else:
+            groups.append((range(i, i + 1, count), least, most))
+    block = 4  # roughly: cells that one block of registers holds
+    split = sum(-(-len(group) * width // block) * (most - least) for group, least, most in groups)
+    if split > 0.95 * -(-len(rows) * width // block) * len(reads):
+        return [(rows, 0, len(reads))]
+    return groups
+
+
 def _slab(source: Bands, lanes: int, itemsize: int) -> int:
     chunk = source.planes * source.packed_rows * source.packed_cols * lanes * itemsize
     return max(1, min(source.chunks, SCRATCH_BYTES // chunk))
@@ -122,10 +147,14 @@ def _correlation(
     step: tuple[int, int],
     phases: tuple[list[list[tuple[int, int]]], list[list[tuple[int, int]]]],
     taps: tuple[int, int],
+    trim: bool,
     lanes: int,
     itemsize: int,
 ) -> Correlation:
     """Build the plan of a correlation that is the same product along both axes.
+
+    `trim` lets rows at the edge leave out taps on padding: half the work of a small image's data
+    gradient. A forward pass keeps them, as 0 * NaN in a filter must be seen.
 
     Along an axis, target cell `fraction + phase_count * m` reads source cell
     `m * step + offset` for each (tap, offset) of `phases[axis][fraction]`.
@@ -168,43 +197,53 @@ def _correlation(
     target = Bands(images, filters, rows, cols, bands, chunks, 0, band_rows, 0, band_rows, cols)
     columns: list[int] = []
     tap_offset: list[int] = []
-    tap_phase, pixel_phase = [0], [0]
+    phase_table: list[tuple[int, int, int, int]] = []
     pixel_source: list[int] = []
     pixel_target: list[int] = []
     plane = source.packed_rows * packed_cols
     for top, row_taps in enumerate(phases[0]):
+        rows_here = range(top, band_rows, counts[0])
         for left, col_taps in enumerate(phases[1]):
-            for c in range(planes):
-                for r, row in row_taps:
+            cols_here = range(left, cols, counts[1])
+            first_tap = len(columns)
+            for r, row in row_taps:
+                for c in range(planes):
                     for s, col in col_taps:
                         columns.append((c * taps[0] + r) * taps[1] + s)
                         tap_offset.append(
                             c * plane + (row - lowest[0]) * packed_cols + col - lowest[1]
                         )
-            cells = [
-                (i, j)
-                for i in range(top, band_rows, counts[0])
-                for j in range(left, cols, counts[1])
-            ]
-            if cells:
+            if not cols_here:
+                continue
+            groups = [(rows_here, 0, len(row_taps))]
+            # In several bands a row of cells is another row of the image in each.
+            if trim and bands == 1:
+                reads = [row for _, row in row_taps]
+                groups = _trimmed(rows_here, reads, (counts[0], step[0], height), len(cols_here))
+            for group, least, most in groups:
+                first_pixel = len(pixel_target)
+                cells = [(i, j) for i in group for j in cols_here]
+                starts = [
+                    i // counts[0] * step[0] * packed_cols + j // counts[1] * step[1]
+                    for i, j in cells
+                ]
                 pixel_target += _padded([i * cols + j for i, j in cells], block[1])
-                pixel_source += _padded(
-                    [
-                        i // counts[0] * step[0] * packed_cols + j // counts[1] * step[1]
-                        for i, j in cells
-                    ],
-                    block[1],
+                pixel_source += _padded(starts, block[1])
+                tap_row = planes * len(col_taps)
+                phase_table.append(
+                    (
+                        first_tap + least * tap_row,
+                        first_tap + most * tap_row,
+                        first_pixel,
+                        len(pixel_target),
+                    )
                 )
-            tap_phase.append(len(columns))
-            pixel_phase.append(len(pixel_target))
-
-    def table(values: list[int], scale: int = 1) -> np.ndarray:
-        return np.array(values, INDEX) * scale
 
     return Correlation(
         source, target, *block, _slab(source, lanes, itemsize),
-        table(columns), table(tap_phase), table(tap_offset, lanes),
-        table(pixel_phase), table(pixel_source, lanes), table(pixel_target, lanes),
+        np.array(columns, INDEX), np.array(tap_offset, INDEX) * lanes,
+        np.array(phase_table, INDEX).reshape(-1, 4),
+        np.array(pixel_source, INDEX) * lanes, np.array(pixel_target, INDEX) * lanes,
     )  # fmt: skip
 
 
@@ -219,6 +258,7 @@ def forward_plan(shape: Conv2dShape, lanes: int, itemsize: int) -> Correlation:
         (shape.stride_h, shape.stride_w),
         ([rows], [cols]),
         (shape.r, shape.s),
+        False,
         lanes,
         itemsize,
     )
@@ -250,6 +290,7 @@ def backward_data_plan(shape: Conv2dShape, lanes: int, itemsize: int) -> Correla
         (1, 1),
         (rows, cols),
         (shape.r, shape.s),
+        True,
         lanes,
         itemsize,
     )
