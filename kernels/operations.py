@@ -381,7 +381,7 @@ def _launch(
     shape: Conv2dShape | PoolShape,
 ) -> Array:
     """Allocate one output, and workspace where the technique wants it, and run one launcher."""
-    like = inputs[0]
+    like: Any = inputs[0]
     row = table.find(operation, kernel, like=like)
     xp = place.array_module(like)
     if shape.n == 0:
@@ -394,12 +394,13 @@ def _launch(
 def run(
     row: table.Row, direction: str, arrays: tuple[Array | None, ...], shape: Conv2dShape | PoolShape
 ) -> None:
-    """Run one launcher of `row` on `arrays` (inputs, then outputs), giving it its workspace."""
-    like = arrays[0]
+    """Run one launcher of `row` on `arrays` (inputs, then outputs), with the workspace it wants."""
+    like: Any = arrays[0]
     extra = {}
     if hasattr(row.launchers, "workspace_bytes"):
         nbytes = row.launchers.workspace_bytes(
             direction, shape, like.dtype.itemsize, workspace.limit()
         )
-        extra["workspace"] = place.array_module(like).empty(nbytes, np.uint8)
+        if nbytes:
+            extra["workspace"] = place.array_module(like).empty(nbytes, np.uint8)
     row.launcher(direction)(*arrays, shape, **extra)

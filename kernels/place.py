@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 
-def array_module(array: Any) -> ModuleType | None:
+def array_module(array: Any) -> Any:
     """Return the module an array belongs to, numpy or cupy; None for anything else."""
     if isinstance(array, np.ndarray):
         return np

@@ -1,0 +1,186 @@
+"""Command line: ``python -m kernels list | check | explain``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from kernels import explain, table
+
+DEFAULT_RANDOM_SHAPES = 20
+SHOWN_FAILURES = 3
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 a check failed, 2 bad usage or input."""
+    parser = argparse.ArgumentParser(prog="python -m kernels", description="The lab's kernels.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    listing = commands.add_parser("list", help="every kernel: operation, language, passes, places")
+    listing.add_argument("--json", action="store_true", help="for a program to read")
+    listing.set_defaults(run=_list)
+
+    check = commands.add_parser(
+        "check",
+        help="hold kernels against the float64 judge",
+        description="Run every pass of a kernel on fixed and random shapes, against the float64 "
+        "judge; on the emulator with threads in forward and in reverse order.",
+    )
+    check.add_argument("name", nargs="?", help="a kernel's name; all of them without it")
+    check.add_argument(
+        "--shapes",
+        type=_count,
+        default=DEFAULT_RANDOM_SHAPES,
+        metavar="N",
+        help="random shapes beside the fixed ones (default %(default)s)",
+    )
+    check.add_argument("--seed", type=_count, default=0, help="of shapes and values (default 0)")
+    check.add_argument(
+        "--place",
+        choices=("cpu", "emulator", "gpu"),
+        help="where to run (default: everywhere that the kernel can run here)",
+    )
+    check.add_argument("--json", action="store_true", help="for a program to read")
+    check.set_defaults(run=_check)
+
+    explaining = commands.add_parser("explain", help="the arithmetic of a layer or a network")
+    explain.add_arguments(explaining)
+    explaining.set_defaults(run=explain.run)
+
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number, 0 or more")
+    return int(text)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from kernels.check import places_here
+
+    listing = [(row, places_here(row)) for row in table.rows()]
+    if args.json:
+        keys = ("operation", "name", "language", "passes", "summary")
+        rows = [{key: getattr(row, key) for key in keys} | {"places": p} for row, p in listing]
+        print(json.dumps(rows, indent=2))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    view = Table("operation", "name", "language", "passes", "runs here on", box=None)
+    problems: dict[str, str] = {}
+    for row, places in listing:
+        problems |= {where: why for where, why in places.items() if why}
+        here = ", ".join(where for where, why in places.items() if not why) or "-"
+        passes = ", ".join(name.removeprefix("backward_") for name in row.passes)
+        view.add_row(row.operation, row.name, row.language, passes, here)
+    console = Console()
+    console.print(view)
+    for where, why in problems.items():
+        console.print(f"no {where}: {why}", style="dim", markup=False, soft_wrap=True)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from kernels.check import places_here
+
+    rows = [row for row in table.rows() if row.name == args.name or args.name is None]
+    if not rows:
+        known = ", ".join(dict.fromkeys(row.name for row in table.rows()))
+        print(f"check: no kernel named {args.name!r}; there are {known}", file=sys.stderr)
+        return 2
+    if args.name == "reference":
+        print("check: 'reference' is the judge itself; its tests hold it", file=sys.stderr)
+        return 2
+    work, refused = [], []
+    for row in rows:
+        if row.name == "reference":
+            continue
+        for where, why in places_here(row).items():
+            if args.place not in (None, where):
+                continue
+            if why is None:
+                work.append((row, where))
+            elif args.place == where or len(row.places) == 1:
+                refused.append(f"{row.operation} {row.name} cannot run on {where}: {why}")
+    if refused or not work:
+        wanted = args.place or "anything here"
+        reason = refused[0] if refused else f"{args.name!r} does not run on {wanted}"
+        print(f"check: {reason}", file=sys.stderr)
+        return 2
+    return _report(work, args)
+
+
+def _report(work: list[tuple[table.Row, str]], args: argparse.Namespace) -> int:
+    """Check every (row, place), printing one line each, and return the exit code."""
+    failures, records = 0, []
+    for row, where in work:
+        began = time.perf_counter()
+        results = list(_with_progress(row, where, args))
+        bad = [result for result in results if not result.ok]
+        failures += len(bad)
+        if args.json:
+            records += [_record(result) for result in results]
+            continue
+        worst = max((result.worst for result in results if result.ok), default=0.0)
+        verdict = f"{len(bad)} of {len(results)} FAILED" if bad else f"{len(results)} ok"
+        seconds = time.perf_counter() - began
+        print(
+            f"{row.operation:11} {row.name:12} {where:9} {verdict:18} "
+            f"worst {worst:5.2f} of the bound  {seconds:5.1f} s",
+            flush=True,
+        )
+        for result in bad[:SHOWN_FAILURES]:
+            print(f"  {result.direction} {result.dtype} {result.shape}")
+            print("    " + result.message.replace("\n", "\n    "))
+        if len(bad) > SHOWN_FAILURES:
+            print(f"  ... and {len(bad) - SHOWN_FAILURES} more (--json has them all)")
+    if args.json:
+        print(json.dumps(records, indent=2))
+    return 1 if failures else 0
+
+
+def _with_progress(row: table.Row, where: str, args: argparse.Namespace) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from kernels import cases
+    from kernels.check import check_row
+
+    shapes = [
+        *cases.fixed(row.operation),
+        *cases.random(row.operation, args.shapes, args.seed),
+    ]
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        label = f"{row.operation} {row.name} on {where}"
+        seen = progress.track(shapes, description=label)
+        yield from check_row(row, seen, where, args.seed)
+
+
+def _record(result: Any) -> dict[str, Any]:
+    return {
+        "operation": result.operation,
+        "name": result.name,
+        "pass": result.direction,
+        "place": result.where,
+        "dtype": result.dtype,
+        "shape": result.shape._asdict(),
+        "ok": result.ok,
+        "worst": result.worst if result.worst < float("inf") else "inf",
+        "message": result.message,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The shapes a kernel is checked on: fixed ones that break the usual mistakes, and random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from kernels.shapes import Conv2dShape, PoolShape
+
+
+def fixed(operation: str) -> list[Conv2dShape | PoolShape]:
+    """Return the hand-picked shapes of an operation, small enough for an emulator."""
+    return list(_CONV2D) if operation == "conv2d" else list(_POOL2D)
+
+
+def random(operation: str, count: int, seed: int) -> list[Conv2dShape | PoolShape]:
+    """Return `count` random shapes, the same ones for the same seed."""
+    rng = np.random.default_rng([seed, len(operation)])
+    draw: Callable[[np.random.Generator], Conv2dShape | PoolShape] = (
+        _random_conv2d if operation == "conv2d" else _random_pool2d
+    )
+    return [draw(rng) for _ in range(count)]
+
+
+def _conv(x: tuple[int, ...], w: tuple[int, ...], **options: object) -> Conv2dShape:
+    return Conv2dShape.of(x, w, **options)
+
+
+def _pool(x: tuple[int, ...], size: object, **options: object) -> PoolShape:
+    return PoolShape.of(x, size, **options)
+
+
+_CONV2D = (
+    # LeNet's two layers.
+    _conv((2, 1, 28, 28), (6, 1, 5, 5), padding=2),
+    _conv((3, 6, 14, 14), (16, 6, 5, 5)),
+    # Every dimension different, nothing a multiple of anything.
+    _conv((3, 5, 11, 13), (7, 5, 2, 4)),
+    # The smallest there is, and single rows, columns, channels, filters.
+    _conv((1, 1, 1, 1), (1, 1, 1, 1)),
+    _conv((2, 3, 1, 17), (2, 3, 1, 3)),
+    _conv((2, 3, 17, 1), (2, 3, 3, 1)),
+    _conv((1, 4, 5, 5), (1, 4, 5, 5)),
+    # Outputs one less, equal and one more than the tiles 8x32 and 16x16.
+    _conv((1, 2, 9, 33), (2, 2, 3, 3)),
+    _conv((1, 1, 10, 34), (2, 1, 3, 3)),
+    _conv((1, 2, 11, 35), (1, 2, 3, 3)),
+    _conv((2, 1, 17, 18), (1, 1, 2, 2)),
+    _conv((1, 1, 18, 19), (1, 1, 2, 2), padding=((0, 0), (1, 0))),
+    # Tall and wide.
+    _conv((1, 2, 70, 3), (2, 2, 3, 3), padding=1),
+    _conv((1, 2, 3, 70), (2, 2, 3, 3), padding=1),
+    # A stride beyond the filter: input that nobody reads, and strides that differ.
+    _conv((2, 2, 13, 14), (3, 2, 2, 2), stride=(3, 4)),
+    _conv((2, 3, 12, 11), (2, 3, 3, 3), stride=2, padding=1),
+    _conv((1, 1, 40, 64), (1, 1, 3, 3), stride=(9, 20)),
+    # Dilation, with padding, with a stride that shares a divisor with it and one that does not.
+    _conv((1, 3, 12, 15), (2, 3, 3, 2), dilation=(2, 3), padding=(2, 3)),
+    _conv((2, 1, 16, 17), (2, 1, 3, 3), dilation=2, stride=2, padding=3),
+    _conv((1, 2, 16, 17), (2, 2, 3, 3), dilation=(4, 3), stride=(6, 2), padding=4),
+    # SAME with odd remainders; asymmetric padding; padding beyond the filter.
+    _conv((1, 2, 8, 9), (3, 2, 4, 2), padding="same"),
+    _conv((1, 2, 8, 9), (3, 2, 5, 4), stride=(3, 2), padding="same"),
+    _conv((2, 2, 6, 5), (2, 2, 3, 3), padding=((2, 0), (0, 3))),
+    _conv((1, 1, 4, 4), (2, 1, 2, 2), padding=3),
+    # 1x1: a plain matrix product; with a stride or padding no more.
+    _conv((3, 5, 6, 7), (4, 5, 1, 1)),
+    _conv((2, 3, 6, 7), (4, 3, 1, 1), stride=2),
+    _conv((2, 3, 4, 5), (4, 3, 1, 1), padding=1),
+    # Halos past any shared memory: the filter is taken some taps at a time.
+    _conv((1, 1, 125, 124), (1, 1, 3, 3), dilation=60),
+    _conv((1, 1, 30, 33), (1, 1, 19, 21)),
+    # Many terms in one sum, many filters, many images.
+    _conv((1, 40, 3, 3), (2, 40, 3, 3)),
+    _conv((2, 2, 4, 4), (70, 2, 3, 3), padding=1),
+    _conv((37, 1, 3, 3), (2, 1, 2, 2)),
+)
+
+_POOL2D = (
+    _pool((2, 6, 28, 28), 2),
+    _pool((3, 16, 10, 10), 2),
+    _pool((1, 1, 1, 1), 1),
+    _pool((2, 3, 7, 11), 2),
+    _pool((2, 3, 9, 8), (3, 2), stride=(2, 3)),
+    # Overlapping windows: one element in several.
+    _pool((2, 2, 9, 10), 3, stride=1),
+    _pool((1, 2, 11, 9), (4, 3), stride=(1, 2), padding=(2, 1)),
+    # A stride beyond the window: input that no window sees.
+    _pool((2, 2, 11, 12), 2, stride=(4, 3)),
+    # Padding on every side, on one, and SAME with an odd remainder.
+    _pool((2, 2, 6, 7), 3, stride=2, padding=1),
+    _pool((2, 2, 6, 7), 3, stride=2, padding=((0, 2), (2, 0))),
+    _pool((2, 3, 8, 9), (4, 2), stride=(3, 2), padding="same"),
+    _pool((1, 2, 6, 7), 3, stride=2, padding=1, include_pad=True),
+    _pool((1, 2, 6, 7), (3, 4), stride=(2, 3), padding=((1, 2), (0, 3)), include_pad=True),
+    # One window over the whole plane; single rows and columns.
+    _pool((3, 2, 5, 7), (5, 7)),
+    _pool((2, 2, 1, 33), (1, 2)),
+    _pool((2, 2, 33, 1), (2, 1)),
+    _pool((41, 1, 4, 4), 2),
+)
+
+
+def _random_conv2d(rng: np.random.Generator) -> Conv2dShape:
+    n, c, k = (int(i) for i in rng.integers(1, 5, 3))
+    r, s = (int(i) for i in rng.integers(1, 6, 2))
+    stride = tuple(int(i) for i in rng.integers(1, 5, 2))
+    dilation = tuple(int(i) for i in rng.integers(1, 4, 2))
+    top, bottom, left, right = (int(i) for i in rng.integers(0, 4, 4))
+    h, w = (
+        max((taps - 1) * step + 1 - pads, 1) + int(rng.integers(0, 20))
+        for taps, step, pads in zip((r, s), dilation, (top + bottom, left + right), strict=True)
+    )
+    padding = ((top, bottom), (left, right))
+    return _conv((n, c, h, w), (k, c, r, s), stride=stride, dilation=dilation, padding=padding)
+
+
+def _random_pool2d(rng: np.random.Generator) -> PoolShape:
+    while True:
+        n, c = (int(i) for i in rng.integers(1, 5, 2))
+        r, s = (int(i) for i in rng.integers(1, 6, 2))
+        h, w = (size + int(rng.integers(0, 20)) for size in (r, s))
+        stride = tuple(int(i) for i in rng.integers(1, 7, 2))
+        # A pad below the window's size, so that few draws have a window of padding alone.
+        pads = [int(rng.integers(0, size)) for size in (r, r, s, s)]
+        try:
+            return _pool(
+                (n, c, h, w),
+                (r, s),
+                stride=stride,
+                padding=((pads[0], pads[1]), (pads[2], pads[3])),
+                include_pad=bool(rng.integers(0, 2)),
+            )
+        except ValueError:  # the last window began in the padding: draw again
+            continue

@@ -1,0 +1,206 @@
+"""Faults planted in the lab's own kernels, each one edit: the check must reject every one.
+
+A plant replaces one piece of text (which must occur exactly once) of a healthy file. The edits are
+the mistakes that people make; the comment of each says what a reader would have missed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from kernels.source import ROOT
+
+
+@dataclasses.dataclass(frozen=True)
+class Plant:
+    """One fault: in `file`, `healthy` becomes `faulty`; it shows in the kernel `row`."""
+
+    name: str
+    operation: str
+    row: str
+    source: str  # attribute of the technique's module that holds the CudaSource
+    file: str
+    healthy: str
+    faulty: str
+
+    def write(self, folder: Path) -> Path:
+        """Write the technique's file and the headers, one of them faulty; return the .cu file."""
+        main = _FILES[self.row, self.source]
+        for path in (main, "index.cuh", "shape.cuh"):
+            text = (ROOT / path).read_text()
+            if path == self.file:
+                text = self._edit(text)
+            (folder / Path(path).name).write_text(text)
+        return folder / Path(main).name
+
+    def _edit(self, text: str) -> str:
+        # Layout is clang-format's: white space in the pattern matches any.
+        pattern = r"\s*".join(map(re.escape, self.healthy.split()))
+        edited, count = re.subn(pattern, lambda _: self.faulty, text)
+        if count != 1:
+            raise AssertionError(
+                f"{self.name}: {self.healthy!r} occurs {count} times in {self.file}"
+            )
+        return edited
+
+
+_FILES = {
+    ("naive", "source"): "conv2d/naive.cu",
+    ("tiled", "source"): "conv2d/tiled.cu",
+    ("tiled", "filter_source"): "conv2d/tiled_filter.cu",
+    ("im2col_gemm", "source"): "conv2d/im2col_gemm.cu",
+    ("max", "source"): "pool2d/max.cu",
+    ("avg", "source"): "pool2d/avg.cu",
+}
+
+
+def _plant(
+    name: str, row: str, healthy: str, faulty: str, *, source: str = "source", file: str = ""
+) -> Plant:
+    operation = {"max": "max_pool2d", "avg": "avg_pool2d"}.get(row, "conv2d")
+    file = file or _FILES[row, source]
+    return Plant(name, operation, row, source, file, healthy, faulty)
+
+
+# Rounds a float to TF32's 10 or to bfloat16's 7 explicit bits, to nearest.
+_ROUND = "__int_as_float((__float_as_int((float)({v})) + (1 << ({b} - 1))) & ~((1 << {b}) - 1))"
+
+
+def _rounded(bits_dropped: int) -> str:
+    x = _ROUND.format(v="x[x_offset(shape, at.a, c, row, col)]", b=bits_dropped)
+    w = _ROUND.format(v="w[w_offset(shape, at.b, c, r, s)]", b=bits_dropped)
+    return f"sum += (scalar){x} * (scalar){w};"
+
+
+_NAIVE_PRODUCT = "sum += x[x_offset(shape, at.a, c, row, col)] * w[w_offset(shape, at.b, c, r, s)];"
+_NAIVE_DATA_PRODUCT = (
+    "sum += dy[y_offset(shape, at.a, k, p, q)] * w[w_offset(shape, k, at.b, r, s)];"
+)
+
+PLANTS = (
+    # What is written, and where.
+    _plant("no-op", "naive", "y[i] = sum;", ";"),
+    _plant("one output unwritten", "naive", "y[i] = sum;", "if (i != 0) y[i] = sum;"),
+    _plant("one gradient unwritten", "naive", "dx[i] = sum;", "if (i != 0) dx[i] = sum;"),
+    _plant("adds to what was there", "naive", "y[i] = sum;", "y[i] += sum;"),
+    _plant(
+        "one thread too many",
+        "naive",
+        "const bool in_bias = k < shape.k;",
+        "const bool in_bias = k <= shape.k;",
+    ),
+    _plant(
+        "unguarded edge",
+        "tiled",
+        "const bool in_output = p < shape.p && q < shape.q;",
+        "const bool in_output = true;",
+    ),
+    # How it is rounded.
+    _plant("rounded to TF32", "naive", _NAIVE_PRODUCT, _rounded(13)),
+    _plant("rounded to bfloat16", "naive", _NAIVE_PRODUCT, _rounded(16)),
+    # Which filter tap.
+    _plant(
+        "flipped filter",
+        "naive",
+        "w[w_offset(shape, at.b, c, r, s)]",
+        "w[w_offset(shape, at.b, c, shape.r - 1 - r, shape.s - 1 - s)]",
+    ),
+    _plant(
+        "swapped R and S", "naive", "w[w_offset(shape, at.b, c, r, s)]", "w[((at.b * shape.c + c) * "
+        "shape.s + s) * shape.r + r]"
+    ),
+    _plant(
+        "gradient by the flipped filter",
+        "naive",
+        _NAIVE_DATA_PRODUCT,
+        "sum += dy[y_offset(shape, at.a, k, p, q)] * "
+        "w[w_offset(shape, k, at.b, shape.r - 1 - r, shape.s - 1 - s)];",
+    ),
+    _plant("last tap dropped", "tiled", "s < s_end; s++", "s < s_end - (s_end > 1); s++"),
+    # Which element of the input.
+    _plant(
+        "left padding taken from the top", "naive", "- shape.pad_left + s", "- shape.pad_top + s",
+        file="index.cuh",
+    ),
+    _plant(
+        "dilation ignored", "naive", "+ r * shape.dilation_h;\n}", "+ r;\n}", file="index.cuh",
+    ),
+    _plant(
+        "one stride for both axes", "naive", "return q * shape.stride_w",
+        "return q * shape.stride_h",
+        file="index.cuh",
+    ),
+    _plant(
+        "edge one too far", "naive", "i >= 0 && i < extent;", "i >= 0 && i <= extent;",
+        file="index.cuh",
+    ),
+    _plant(
+        "stride not asked about", "naive",
+        "return reach >= 0 && p * shape.stride_h == reach && p < shape.p ? p : -1;",
+        "return reach >= 0 && p < shape.p ? p : -1;",
+        file="index.cuh",
+    ),
+    _plant("bias of the first filter", "naive", "b ? b[at.b]", "b ? b[0]"),
+    # How much is summed.
+    _plant("last image left out", "naive", "n < shape.n; n++) { for (int p", "n < shape.n - 1; "
+           "n++) { for (int p"),
+    _plant("first plane only", "naive", "n < shape.n; n++) { const scalar* plane", "n < 1; n++) { "
+           "const scalar* plane"),
+    # Shared memory.
+    _plant(
+        "no barrier before the reads", "tiled", "__syncthreads(); // a thread reads what its "
+        "neighbours loaded const int r_end", "const int r_end",
+    ),
+    _plant(
+        "no barrier after the reads",
+        "tiled",
+        "sum += shared[i * halo_w + j] * taps[s]; } } __syncthreads();",
+        "sum += shared[i * halo_w + j] * taps[s]; } }",
+    ),
+    _plant(
+        "halo one row short", "tiled",
+        "(taps_r - 1) * shape.dilation_h + 1; const int halo_w = (TILE_Q - 1) * shape.stride_w",
+        "(taps_r - 1) * shape.dilation_h; const int halo_w = (TILE_Q - 1) * shape.stride_w",
+    ),
+    _plant("halo one column short", "tiled", "j < width; j +=", "j < width - 1; j +="),
+    _plant(
+        "no barrier before the sum of shares", "tiled", "__syncthreads(); // a tap's first share "
+        "adds up the others", "", source="filter_source",
+    ),
+    _plant(
+        "last share forgotten", "tiled", "other < shares; other++", "other < shares - 1; other++",
+        source="filter_source",
+    ),
+    _plant(
+        "tile not cleared beyond the edge", "tiled", "const bool in_plane = p < shape.p && q < "
+        "shape.q;", "const bool in_plane = p * shape.q + q < shape.p * shape.q;",
+        source="filter_source",
+    ),
+    _plant(
+        "slices overlap", "tiled", "n = slice; n < shape.n; n += slices", "n = slice; n < shape.n; "
+        "n += 1", source="filter_source",
+    ),
+    # Slices of the batch.
+    _plant(
+        "every slice reads the first images", "im2col_gemm",
+        "x[x_offset(shape, first + at.b, tap.b, row, col)]", "x[x_offset(shape, at.b, tap.b, row, "
+        "col)]",
+    ),
+    _plant(
+        "every slice writes the first images", "im2col_gemm",
+        "y[y_offset(shape, first + at.a, at.b, at.c, at.d)] =",
+        "y[y_offset(shape, at.a, at.b, at.c, at.d)] =",
+    ),
+    # Pooling.
+    _plant("ties to the last", "max", "value > best", "value >= best"),
+    _plant("NaN passed over", "max", "value > best || first_nan", "value > best"),
+    _plant("padding counts as zero", "max", "scalar best = plane[best_at];",
+           "scalar best = top < 0 ? max(plane[best_at], scalar(0)) : plane[best_at];"),
+    _plant("overlapping windows overwrite", "max", "sum += dy[window];", "sum = dy[window];"),
+    _plant("one window too few", "max", "min(row / shape.stride_h + 1, shape.p)",
+           "min(row / shape.stride_h + 1, shape.p - 1)"),
+    _plant("padding always counted", "avg", "shape.include_pad ?", "true ?"),
+    _plant("padding never counted", "avg", "shape.include_pad ?", "false ?"),
+)  # fmt: skip
