@@ -108,8 +108,8 @@ PLANTS = (
         "w[w_offset(shape, at.b, c, shape.r - 1 - r, shape.s - 1 - s)]",
     ),
     _plant(
-        "swapped R and S", "naive", "w[w_offset(shape, at.b, c, r, s)]", "w[((at.b * shape.c + c) * "
-        "shape.s + s) * shape.r + r]"
+        "swapped R and S", "naive", "w[w_offset(shape, at.b, c, r, s)]",
+        "w[((at.b * shape.c + c) * shape.s + s) * shape.r + r]",
     ),
     _plant(
         "gradient by the flipped filter",

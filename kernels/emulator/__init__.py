@@ -1,0 +1,28 @@
+"""Runs unchanged CUDA C on the CPU, on NumPy arrays: no GPU is needed to write or test a kernel."""
+
+from .errors import (
+    BarrierDivergence,
+    CompileError,
+    CompilerNotFound,
+    EmulatorError,
+    IllegalAddress,
+    KernelTimeout,
+    LaunchError,
+)
+from .module import Function, Module, load
+from .options import Settings, settings
+
+__all__ = [
+    "BarrierDivergence",
+    "CompileError",
+    "CompilerNotFound",
+    "EmulatorError",
+    "Function",
+    "IllegalAddress",
+    "KernelTimeout",
+    "LaunchError",
+    "Module",
+    "Settings",
+    "load",
+    "settings",
+]

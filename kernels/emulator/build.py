@@ -1,0 +1,187 @@
+"""Compiles the runtime and kernel files, and keeps what is compiled."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from . import compiler as cxx
+from .cache import cache_directory
+from .errors import CompileError
+from .scan import Found, followed, refuse_assembly, scan
+
+HERE = Path(__file__).resolve().parent
+DYNAMIC_BYTES = (227 << 10) + 1024  # CUDA's most, and the runtime's canary behind it
+
+# Headers of CUDA that a kernel file may include though all they hold is there already.
+_EMPTY_HEADERS = (
+    "cuda.h",
+    "cuda_runtime.h",
+    "cuda_runtime_api.h",
+    "device_launch_parameters.h",
+    "math_constants.h",
+    "vector_types.h",
+    "vector_functions.h",
+    "device_functions.h",
+    "sm_20_intrinsics.h",
+)
+
+
+@functools.cache
+def _own_files() -> bytes:
+    own = hashlib.sha256()
+    for path in sorted([*HERE.rglob("*.hpp"), *HERE.glob("runtime/*.cpp"), *HERE.glob("*.py")]):
+        own.update(path.read_bytes())
+    return own.digest()
+
+
+def _key(compiler: cxx.Compiler, *parts: object) -> str:
+    key = hashlib.sha256(_own_files())
+    for part in (compiler.identity, cxx.machine(), cxx.FLAGS, *parts):
+        key.update(repr(part).encode())
+        key.update(b"\0")
+    return key.hexdigest()
+
+
+def _keep(target: Path, make: Callable[[Path, Path], None]) -> Path:
+    """Let `make` build a file in a directory of its own, then put it in place in one step."""
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=target.parent) as directory:
+        built = Path(directory) / target.name
+        make(built, Path(directory))
+        os.replace(built, target)
+    return target
+
+
+def build_runtime(*, rebuild: bool = False) -> Path:
+    """Return the runtime's shared library, built if need be."""
+    compiler = cxx.find_compiler()
+    target = cache_directory() / f"runtime-{_key(compiler)[:32]}.so"
+    if target.exists() and not rebuild:
+        return target
+    source = HERE / "runtime" / "runtime.cpp"
+
+    def make(built: Path, directory: Path) -> None:
+        flags = [*cxx.FLAGS, *cxx.WARNINGS, "-shared", "-pthread", "-o", str(built)]
+        cxx.run(compiler, [*flags, str(source)], [source])
+
+    return _keep(target, make)
+
+
+def build_module(
+    path: Path,
+    defines: Mapping[str, object],
+    include_dirs: Sequence[Path] = (),
+    name_expressions: Sequence[str] = (),
+    *,
+    extra_flags: Sequence[str] = (),
+    rebuild: bool = False,
+) -> Path:
+    """
+    Return the shared library of a ``.cu`` file, built if need be.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    defines : mapping
+        Macros, as ``-D`` would give them.
+    include_dirs : sequence of Path
+        Where its includes are searched, beside its own directory.
+    name_expressions : sequence of str
+        Instances of templates to make, such as ``"conv<float, 5>"``.
+    extra_flags : sequence of str
+        For the compiler, such as ``-fsanitize=thread``.
+    rebuild : bool
+        Build even where the cache has it.
+
+    Returns
+    -------
+    Path
+        The library.
+
+    Raises
+    ------
+    CompileError
+        Naming file and line.
+    CompilerNotFound
+        If there is no compiler.
+    """
+    compiler = cxx.find_compiler()
+    user_files = followed(path, include_dirs)
+    options = [f"-D{name}={value}" for name, value in sorted(defines.items())]
+    options += [f"-I{directory}" for directory in include_dirs]
+    contents = [(str(file), file.read_bytes()) for file in user_files]
+    key = _key(compiler, contents, options, list(name_expressions), list(extra_flags))
+    target = cache_directory() / f"{path.stem}-{key[:32]}.so"
+    if target.exists() and not rebuild:
+        return target
+
+    def make(built: Path, directory: Path) -> None:
+        for name in _EMPTY_HEADERS:
+            (directory / name).write_text("#pragma once\n")
+        wrapper, expanded = directory / "wrapper.cpp", directory / "expanded.ii"
+        device = HERE / "device" / "cuda.hpp"
+        wrapper.write_text(f'#include "{device}"\n#include "{path}"\n')
+        flags = [*cxx.FLAGS, *cxx.WARNINGS, *extra_flags]
+        if not compiler.is_clang:
+            flags.append("-fno-extern-tls-init")  # shared memory has no constructors
+        search = [*options, f"-I{directory}"]
+        cxx.run(compiler, [*flags, *search, "-E", "-o", str(expanded), str(wrapper)], user_files)
+        text = expanded.read_text(errors="replace")
+        refuse_assembly(text, user_files)
+        found = scan(text)
+        if not found.kernels and not name_expressions:
+            raise CompileError(
+                f"{path.name}: there is no kernel in it (an instance of a template is asked for "
+                "by name_expressions)"
+            )
+        with expanded.open("a") as file:
+            file.write(_registration(found, name_expressions))
+        cxx.run(
+            compiler,
+            [*flags, "-x", "c++-cpp-output", str(expanded), "-shared", "-Wl,-Bsymbolic",
+             "-Wl,-z,now", "-o", str(built)],
+            user_files,
+        )  # fmt: skip
+
+    return _keep(target, make)
+
+
+def _registration(found: Found, name_expressions: Sequence[str]) -> str:
+    entries = [(name, f"&::{name}", bounds) for name, bounds in found.kernels]
+    entries += [(name, f"&{name}", "") for name in name_expressions]
+    lines = ['\n# 1 "registration"', "namespace emulator {", "static const Kernel kernels[] = {"]
+    for name, function, bounds in entries:
+        lines.append(f'    Entry<{function}>::kernel("{name}", bounds({bounds})),')
+    lines += ["};", "}"]
+    dynamic = "nullptr"
+    if found.dynamic_arrays:
+        # As in CUDA, all dynamic arrays are the same memory: one symbol each, one place.
+        dynamic = "+[]() -> char* { return emulator_dynamic_shared; }"
+        lines.append('extern "C" {')
+        lines.append(f"alignas(128) thread_local char emulator_dynamic_shared[{DYNAMIC_BYTES}];")
+        lines.append("}")
+        for name in found.dynamic_arrays:
+            lines.append(f'asm(".globl {name}\\n.set {name}, emulator_dynamic_shared\\n");')
+    else:
+        # So that there always is thread-local memory to be found, and allocated, beforehand.
+        dynamic = "nullptr"
+    count = "sizeof emulator::kernels / sizeof emulator::kernels[0]"
+    lines.append(
+        'extern "C" const emulator::Module emulator_module = '
+        f"{{emulator::kernels, {count}, {dynamic}}};\n"
+    )
+    return "\n".join(lines)
+
+
+def remove(path: Path) -> None:
+    """Delete a cache entry that turned out to be no library."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,61 @@
+// What a compiled kernel file and the runtime know of each other, and nothing else.
+#pragma once
+
+#include <cstdint>
+
+namespace emulator {
+
+// One parameter of a kernel, as Python checks it. Where `is_pointer`, the sizes are the pointee's.
+struct Parameter {
+    const char*
+        type;  // __PRETTY_FUNCTION__ of a template: holds the type's name as the user wrote it
+    int32_t is_pointer, is_const;
+    uint32_t size, align;
+    int32_t scalar_kind;  // NumPy's letter: f i u b, V for void, S for a struct
+    uint32_t scalar_size;
+};
+
+struct Kernel {
+    const char* name;
+    void (*run)(void** arguments);
+    const Parameter* parameters;
+    uint32_t parameter_count, max_threads;
+};
+
+struct Module {
+    const Kernel* kernels;
+    uint32_t kernel_count;
+    char* (*dynamic_shared)();  // of the calling OS thread; null where no array is dynamic
+};
+
+enum class Barrier : int32_t { plain, count, all, any };
+
+enum class WarpOp : int32_t {
+    sync,
+    shuffle,
+    ballot,
+    any,
+    all,
+    match_any,
+    match_all,
+    add,
+    min_signed,
+    max_signed,
+    min_unsigned,
+    max_unsigned,
+    bit_and,
+    bit_or,
+    bit_xor
+};
+
+}  // namespace emulator
+
+extern "C" {
+int emulator_barrier(emulator::Barrier kind, int predicate, const char* file, int line);
+uint64_t emulator_warp(emulator::WarpOp op, const char* name, uint32_t mask, uint64_t value,
+                       int source_lane, const char* file, int line);
+uint32_t emulator_lane();
+uint32_t emulator_active_mask();
+int emulator_print(const char* format, ...) __attribute__((format(printf, 1, 2)));
+[[noreturn]] void emulator_trap(const char* what, const char* file, int line);
+}

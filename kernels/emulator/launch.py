@@ -1,0 +1,124 @@
+"""Launches one kernel and waits for it."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from . import binding
+from .arguments import Packed
+from .errors import BarrierDivergence, EmulatorError, IllegalAddress, KernelTimeout
+from .options import ORDERS, Settings
+
+_ERRORS = {
+    binding.DIVERGENCE: BarrierDivergence,
+    binding.TIMEOUT: KernelTimeout,
+    binding.ILLEGAL_ADDRESS: IllegalAddress,
+}
+_SLICE = 0.02  # seconds between looks at the clock and at Python's signals
+
+
+def launch(
+    library: ctypes.CDLL,
+    path: Path,
+    kernel: binding.Kernel,
+    grid: tuple[int, int, int],
+    block: tuple[int, int, int],
+    packed: Packed,
+    shared_bytes: int,
+    settings: Settings,
+) -> None:
+    """Run a kernel whose arguments have been checked; raise what ended it early."""
+    request = binding.Request(
+        module=ctypes.pointer(binding.Module.in_dll(library, "emulator_module")),
+        kernel=ctypes.pointer(kernel),
+        arguments=packed.address,
+        grid=grid,
+        block=block,
+        shared_bytes=shared_bytes,
+        order=ORDERS.index(settings.order),
+        seed=settings.seed % 2**64,
+        workers=settings.worker_count,
+    )
+    runtime = binding.runtime()
+    handle = runtime.emulator_start(ctypes.byref(request))
+    if not handle:
+        raise EmulatorError("the machine gives no thread to run the kernel on")
+    try:
+        _wait(runtime, handle, settings.time_limit)
+        failure, printed = _result(runtime, handle)
+    finally:
+        runtime.emulator_finish(handle)
+    if printed:
+        sys.stdout.write(printed)
+    if failure.ending != binding.DONE:
+        raise _error(failure, kernel.name.decode(), path, settings)
+
+
+def _wait(runtime: ctypes.CDLL, handle: int, time_limit: float | None) -> None:
+    end = None if time_limit is None else time.monotonic() + time_limit
+    interrupted: BaseException | None = None
+    while True:
+        try:
+            if runtime.emulator_wait(handle, _SLICE):
+                break
+            if end is not None and time.monotonic() > end:
+                runtime.emulator_stop(handle, binding.TIMEOUT)
+        except BaseException as error:  # Ctrl-C: the kernel must have ended before its arrays may
+            interrupted = interrupted or error
+            runtime.emulator_stop(handle, binding.CANCELLED)
+    if interrupted is not None:
+        raise interrupted
+
+
+def _result(runtime: ctypes.CDLL, handle: int) -> tuple[binding.Failure, str]:
+    failure = binding.Failure()
+    text, size = ctypes.c_void_p(), ctypes.c_uint64()
+    runtime.emulator_result(handle, ctypes.byref(failure), ctypes.byref(text), ctypes.byref(size))
+    printed = ctypes.string_at(text.value, size.value) if text.value else b""
+    return failure, printed.decode(errors="replace")
+
+
+def _error(failure: binding.Failure, kernel: str, path: Path, settings: Settings) -> EmulatorError:
+    place = f"{kernel}: block {tuple(failure.block)}"
+    if failure.in_thread:
+        place += f", thread {tuple(failure.thread)}"
+    text = failure.text.decode(errors="replace")
+    if failure.ending == binding.TIMEOUT:
+        text += f" after the time limit of {settings.time_limit:g} s"
+    line = _line_of(failure.code, path) if failure.code else None
+    if line:
+        text += f" at {line}"
+    return _ERRORS.get(failure.ending, EmulatorError)(f"{place}: {text}")
+
+
+def _line_of(code: int, path: Path) -> str | None:
+    """Return file:line of an address in the kernel's library, where addr2line can tell."""
+    tool = shutil.which("addr2line")
+    base = _base_of(path, code)
+    if tool is None or base is None:
+        return None
+    done = subprocess.run(
+        [tool, "-e", str(path), hex(code - base)], capture_output=True, text=True, check=False
+    )
+    name, _, line = done.stdout.strip().partition(":")
+    line = line.split(" ")[0]
+    return f"{Path(name).name}:{line}" if line.isdigit() and line != "0" else None
+
+
+def _base_of(path: Path, code: int) -> int | None:
+    first: int | None = None
+    for mapping in Path("/proc/self/maps").read_text().splitlines():
+        fields = mapping.split(maxsplit=5)
+        if len(fields) < 6 or fields[5] != str(path):
+            continue
+        low, high = (int(part, 16) for part in fields[0].split("-"))
+        if int(fields[2], 16) == 0:
+            first = low
+        if low <= code < high:
+            return first
+    return None
