@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -175,9 +176,7 @@ def _run(
     where: str,
     tight_workspace: bool,
 ) -> tuple[list[np.ndarray], str]:
-    xp: Any = np
-    if where == "gpu":
-        import cupy as xp
+    xp: Any = importlib.import_module("cupy") if where == "gpu" else np
     given = [None if a is None else _Guarded(xp, a) for a in inputs]
     dtype = inputs[0].dtype if inputs[0] is not None else np.dtype(np.float32)
     outputs = [
