@@ -1,0 +1,77 @@
+# Two commands matter: `make train` and `make test`. `make help` lists the rest.
+#
+# Everything is installed into .venv, once; pyproject.toml or a new driver makes it again.
+# PYTHON names the interpreter that .venv is made from. EXTRA=cuda12 (or cuda13, or none) overrides
+# what the driver says.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+# What `make train` trains: hand-written CUDA C, on the GPU or through the emulator.
+TRAIN ?= --data digits --conv tiled --pool max --target-accuracy 0.98
+
+CUDA_FILES = $(shell find kernels tests -name '*.cu' -o -name '*.cuh' -o -name '*.hpp' -o -name '*.cpp')
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help train test test-all gpu check format compare-torch bench-emulator clean FORCE
+
+help:  ## list the commands
+	@awk -F ':.*##  *' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+train: $(VENV)/with-nothing  ## train LeNet on real digits with hand-written CUDA kernels
+	$(RUN) -m lenet train $(TRAIN)
+
+test: $(VENV)/with-test  ## run the tests, but for the slow ones
+	$(RUN) -m pytest -n auto
+
+test-all: $(VENV)/with-test  ## run all the tests
+	$(RUN) -m pytest -n auto --slow
+
+# On a CUDA machine without a network: make gpu PYTHON=python3 uses that environment as it is.
+ifeq ($(origin PYTHON),command line)
+gpu:
+	$(PYTHON) -m profiling verify --place gpu
+else
+gpu: $(VENV)/with-test  ## check every kernel on this GPU and record it (PYTHON=python3: install nothing)
+	$(RUN) -m profiling verify --place gpu
+endif
+
+check: $(VENV)/with-dev  ## lint, layout and types
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(if $(CUDA_FILES),$(VENV)/bin/clang-format --dry-run -Werror $(CUDA_FILES))
+	$(RUN) -m mypy
+
+format: $(VENV)/with-dev  ## lay out Python and CUDA files
+	$(RUN) -m ruff check --fix
+	$(RUN) -m ruff format
+	$(if $(CUDA_FILES),$(VENV)/bin/clang-format -i $(CUDA_FILES))
+
+compare-torch: $(VENV)/with-compare  ## train the same LeNet with PyTorch, step by step beside ours
+	$(RUN) -m profiling compare-torch $(COMPARE)
+
+bench-emulator: $(VENV)/with-nothing  ## time the emulator against Numba's CUDA simulator
+	$(RUN) -m kernels.emulator
+
+clean:  ## remove the environment and what tools left
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment. `with-X` is a stamp: the lab and extra X are installed.
+
+$(VENV)/made:
+	@$(PYTHON) profiling/prerequisites.py > /dev/null
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# Looked up every time (a driver or a compiler comes and goes), written only when it changed.
+$(VENV)/extra: FORCE | $(VENV)/made
+	@extra=$$($(RUN) profiling/prerequisites.py) || exit 2; \
+	case "$(EXTRA)" in none) extra= ;; ?*) extra="$(EXTRA)" ;; esac; \
+	test -f $@ && test "$$(cat $@)" = "$$extra" || echo "$$extra" > $@
+
+$(VENV)/with-%: $(VENV)/extra pyproject.toml
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$(subst nothing,,$*),$$(cat $<)]"
+	@touch $@

@@ -1,0 +1,97 @@
+"""What must be there before anything is installed; run by the Makefile with the bare interpreter.
+
+Standard library only, and no syntax newer than Python 3.6, so that an old interpreter reaches its
+own error message. Prints the extra that suits the machine's driver (``cuda12``, ``cuda13`` or
+nothing); what is missing goes to stderr, one line, with exit status 2.
+"""
+
+import ctypes
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+OLDEST, PAST_NEWEST = (3, 11), (3, 15)
+
+
+def python_problem(version=sys.version_info[:2]):  # type: ignore[no-untyped-def]
+    """Return why this interpreter will not do, or None."""
+    if OLDEST <= tuple(version) < PAST_NEWEST:
+        return None
+    return (
+        "Python {}.{} at {} is too {}; conv-kernel-lab needs 3.11 to 3.14: "
+        "make PYTHON=python3.12 ..."
+    ).format(version[0], version[1], sys.executable, "old" if version < OLDEST else "new")
+
+
+def venv_problem():  # type: ignore[no-untyped-def]
+    """Return why no virtual environment can be made, or None."""
+    for module in ("venv", "ensurepip"):
+        if importlib.util.find_spec(module) is None:
+            return "{} has no module {}: apt install python3-venv (or choose PYTHON=...)".format(
+                sys.executable, module
+            )
+    return None
+
+
+def compiler_problem():  # type: ignore[no-untyped-def]
+    """Return why the emulator could not compile, or None."""
+    named = os.environ.get("CXX")
+    if named:
+        found = shutil.which(named.split()[0])
+        return None if found else "CXX={}: no such compiler on the PATH".format(named)
+    if shutil.which("g++") or shutil.which("clang++") or shutil.which("c++"):
+        return None
+    return "no C++ compiler, which the CPU emulator needs: apt install g++ (or CXX=...)"
+
+
+def driver_cuda_version():  # type: ignore[no-untyped-def]
+    """Return (major, minor) of the newest CUDA the NVIDIA driver runs, or None without a driver."""
+    version = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        if driver.cuDriverGetVersion(ctypes.byref(version)) == 0 and version.value:
+            return version.value // 1000, version.value % 1000 // 10
+    except (OSError, AttributeError):
+        pass  # no driver library: nvidia-smi may still know
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(rb"CUDA Version:\s*(\d+)\.(\d+)", listing.stdout)
+    if listing.returncode or not found:
+        return None
+    return int(found.group(1)), int(found.group(2))
+
+
+def cuda_extra(version):  # type: ignore[no-untyped-def]
+    """Return the extra for a driver of this CUDA version: ``cuda12``, ``cuda13`` or ``""``."""
+    if version is None:
+        return ""
+    if version < (12, 0):
+        print(
+            "The NVIDIA driver runs CUDA {}.{} at most; the GPU needs 12.0 or newer. "
+            "Going on without it.".format(*version),
+            file=sys.stderr,
+        )
+        return ""
+    return "cuda13" if version >= (13, 0) else "cuda12"
+
+
+def main():  # type: ignore[no-untyped-def]
+    """Print the extra, or what is missing."""
+    extra = cuda_extra(driver_cuda_version())
+    problem = python_problem() or venv_problem() or (None if extra else compiler_problem())
+    if problem:
+        print(problem, file=sys.stderr)
+        return 2
+    print(extra)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""What every test may rely on: --require-gpu, --slow, and the two places an array can live."""
+
+from __future__ import annotations
+
+import os
+import re
+from types import ModuleType
+
+import pytest
+
+# Workers of pytest-xdist share the cores; without this each would start a thread for every core.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    for library in ("NUMBA", "OPENBLAS", "OMP", "MKL"):
+        # Two at least: parallel code must show that its threads do not disturb each other.
+        os.environ.setdefault(f"{library}_NUM_THREADS", str(max(share, 2)))
+
+GPU_WORDS = re.compile(r"\b(GPU|CUDA|CuPy)\b", re.IGNORECASE)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("conv-kernel-lab")
+    group.addoption(
+        "--require-gpu",
+        action="store_true",
+        help="a test skipped for want of a GPU fails",
+    )
+    group.addoption("--slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        from kernels import place
+
+        if (problem := place.gpu_problem()) is not None:
+            pytest.skip(f"needs a GPU: {problem}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    report = yield
+    wants_gpu = item.get_closest_marker("gpu") is not None
+    return _skip_is_failure(item.config, report, wants_gpu)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    return _skip_is_failure(collector.config, (yield), wants_gpu=False)
+
+
+def _skip_is_failure(config: pytest.Config, report, wants_gpu: bool):
+    """Under --require-gpu, turn a skip for want of a GPU into a failure."""
+    expected = hasattr(report, "wasxfail")  # an expected failure is reported as a skip too
+    if config.getoption("--require-gpu") and report.skipped and not expected:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if wants_gpu or GPU_WORDS.search(reason):
+            report.outcome = "failed"
+            report.longrepr = f"--require-gpu: {reason}"
+    return report
+
+
+@pytest.fixture(params=["numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
+def xp(request: pytest.FixtureRequest) -> ModuleType:
+    """The module of the arrays: the test runs on the host, and on a GPU where there is one."""
+    return pytest.importorskip(request.param)
