@@ -7,6 +7,9 @@ array([[9., 9.],
        [9., 9.]], dtype=float32)
 """
 
+# The folder conv2d/ has the function's name. It is imported first: its import, which puts the
+# package at `kernels.conv2d`, must not come after the function has taken that place.
+import kernels.conv2d  # noqa: F401
 from kernels.operations import (
     avg_pool2d,
     avg_pool2d_backward,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +24,11 @@ def random(operation: str, count: int, seed: int) -> list[Conv2dShape | PoolShap
     return [draw(rng) for _ in range(count)]
 
 
-def _conv(x: tuple[int, ...], w: tuple[int, ...], **options: object) -> Conv2dShape:
+def _conv(x: tuple[int, ...], w: tuple[int, ...], **options: Any) -> Conv2dShape:
     return Conv2dShape.of(x, w, **options)
 
 
-def _pool(x: tuple[int, ...], size: object, **options: object) -> PoolShape:
+def _pool(x: tuple[int, ...], size: object, **options: Any) -> PoolShape:
     return PoolShape.of(x, size, **options)
 
 

@@ -1,8 +1,8 @@
 """Hold a kernel against the judge: every pass, many shapes, both thread orders.
 
 Outputs are filled with NaN before each launch, so that a cell left unwritten fails. Every array
-lies between guard zones of NaN: what is read from outside poisons the result, what is written
-there is seen. On the emulator every pass runs with the threads in forward and in reverse order: a
+lies between guard zones: what is read outside an input is NaN and poisons the result, what is written
+outside any array is seen. On the emulator every pass runs with the threads in forward and in reverse order: a
 result that differs by one bit is a race.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,6 +25,8 @@ ORDERS = ("forward", "reverse")
 
 # Elements on either side of every array; a multiple of 64 keeps the array as aligned as it was.
 GUARD = 4096
+# Around outputs a number, not NaN: a thread too many that read NaN would write NaN over NaN.
+OUTPUT_GUARD = -1.5e30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,13 +178,11 @@ def _run(
     where: str,
     tight_workspace: bool,
 ) -> tuple[list[np.ndarray], str]:
-    xp: Any = np
-    if where == "gpu":
-        import cupy as xp
-    given = [None if a is None else _Guarded(xp, a) for a in inputs]
+    xp: Any = importlib.import_module("cupy") if where == "gpu" else np
+    given = [None if a is None else _Guarded(xp, a, np.nan) for a in inputs]
     dtype = inputs[0].dtype if inputs[0] is not None else np.dtype(np.float32)
     outputs = [
-        _Guarded(xp, np.full(dims, -1 if kind is not None else np.nan, kind or dtype))
+        _Guarded(xp, np.full(dims, -1 if kind is not None else np.nan, kind or dtype), OUTPUT_GUARD)
         for dims, kind in compare.outputs(row.operation, direction, shape)
     ]
     arrays = tuple(None if a is None else a.array for a in (*given, *outputs))
@@ -197,11 +198,11 @@ def _run(
 
 
 class _Guarded:
-    """An array with a guard zone of one value (NaN, or -1 for integers) before and behind it."""
+    """An array with a guard zone before and behind it, filled with `guard` (-1 for integers)."""
 
-    def __init__(self, xp: Any, values: np.ndarray) -> None:
+    def __init__(self, xp: Any, values: np.ndarray, guard: float) -> None:
         self._xp = xp
-        zone = np.full(GUARD, np.nan if values.dtype.kind == "f" else -1, values.dtype)
+        zone = np.full(GUARD, guard if values.dtype.kind == "f" else -1, values.dtype)
         self._zone = zone.tobytes()
         self._buffer = xp.asarray(np.concatenate([zone, values.ravel(), zone]))
         self.array = self._buffer[GUARD : GUARD + values.size].reshape(values.shape)

@@ -21,7 +21,7 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
-def integer(operation: str, name: str, value: Any, minimum: int) -> int:
+def integer(operation: str, name: str, value: Any, minimum: int, wanted: str = "an int") -> int:
     """Return `value` as an int, or raise TypeError / ValueError naming it."""
     try:
         if isinstance(value, (bool, np.bool_)):
@@ -29,7 +29,7 @@ def integer(operation: str, name: str, value: Any, minimum: int) -> int:
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{operation}: {name} is {value!r} ({type(value).__name__}); expected an int"
+            f"{operation}: {name} is {value!r} ({type(value).__name__}); expected {wanted}"
         ) from None
     if number < minimum:
         raise ValueError(f"{operation}: {name} is {number}; expected at least {minimum}")
@@ -43,18 +43,18 @@ def integer(operation: str, name: str, value: Any, minimum: int) -> int:
 
 def pair(operation: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
     """Return `value`, an int or (vertical, horizontal), as a pair of ints."""
+    wanted = "an int or (vertical, horizontal)"
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(
-                f"{operation}: {name} has {len(value)} values, {value!r}; "
-                "expected an int or (vertical, horizontal)"
+                f"{operation}: {name} has {len(value)} values, {value!r}; expected {wanted}"
             )
         vertical, horizontal = value
     else:
         vertical = horizontal = value
     return (
-        integer(operation, name, vertical, minimum),
-        integer(operation, name, horizontal, minimum),
+        integer(operation, name, vertical, minimum, wanted),
+        integer(operation, name, horizontal, minimum, wanted),
     )
 
 
@@ -80,28 +80,25 @@ def padding(
     stride
         Vertical and horizontal step, elements.
     """
-    wanted = (
-        "expected an int, (vertical, horizontal), ((top, bottom), (left, right)), 'valid' or 'same'"
-    )
+    wanted = "an int, (vertical, horizontal), ((top, bottom), (left, right)), 'valid' or 'same'"
+    unknown = ValueError(f"{operation}: padding is {value!r}; expected {wanted}")
     if isinstance(value, str):
         if value.lower() == "valid":
             return (0, 0), (0, 0)
         if value.lower() == "same":
-            vertical, horizontal = (
-                _same(extent[axis], window[axis], stride[axis]) for axis in (0, 1)
-            )
-            return vertical, horizontal
-        raise ValueError(f"{operation}: padding is {value!r}; {wanted}")
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ValueError(f"{operation}: padding is {value!r}; {wanted}")
-        if all(isinstance(side, (tuple, list)) for side in value):
-            vertical, horizontal = (pair(operation, "padding", side, 0) for side in value)
-            return vertical, horizontal
-        if any(isinstance(side, (tuple, list)) for side in value):
-            raise ValueError(f"{operation}: padding is {value!r}; {wanted}")
-    top, left = pair(operation, "padding", value, 0)
-    return (top, top), (left, left)
+            return _same(extent[0], window[0], stride[0]), _same(extent[1], window[1], stride[1])
+        raise unknown
+    sides = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(sides) != 2:
+        raise unknown
+    if not any(isinstance(side, (tuple, list)) for side in sides):
+        sides = [(side, side) for side in sides]
+    if not all(isinstance(side, (tuple, list)) and len(side) == 2 for side in sides):
+        raise unknown
+    (top, bottom), (left, right) = (
+        tuple(integer(operation, "padding", pad, 0, wanted) for pad in side) for side in sides
+    )
+    return (top, bottom), (left, right)
 
 
 def _same(extent: int, window: int, stride: int) -> tuple[int, int]:
@@ -129,7 +126,9 @@ def output_extent(
     return (padded - window) // stride + 1
 
 
-def element_count(operation: str, name: str, dims: Sequence[int]) -> None:
+def element_count(
+    operation: str, name: str, dims: Sequence[int], way_out: str = "split the batch"
+) -> None:
     """Raise ValueError when a tensor of shape `dims` is past the kernels' 32-bit index."""
     count = 1
     for extent in dims:
@@ -137,7 +136,7 @@ def element_count(operation: str, name: str, dims: Sequence[int]) -> None:
     if count > INDEX_LIMIT:
         raise ValueError(
             f"{operation}: {name} of shape {tuple(dims)} has {count} elements; kernels index with "
-            f"32 bits, at most {INDEX_LIMIT}: split the batch"
+            f"32 bits, at most {INDEX_LIMIT}: {way_out}"
         )
 
 

@@ -92,12 +92,9 @@ class Conv2dShape(NamedTuple):
         )
         checks.integer(operation, "padded input height", h + sum(rows), 1)
         checks.integer(operation, "padded input width", w + sum(cols), 1)
-        for name, dims in (
-            ("x", shape.input_shape),
-            ("w", shape.filter_shape),
-            ("y", shape.output_shape),
-        ):
-            checks.element_count(operation, name, dims)
+        checks.element_count(operation, "x", shape.input_shape)
+        checks.element_count(operation, "w", shape.filter_shape, "use fewer filters")
+        checks.element_count(operation, "y", shape.output_shape)
         return shape
 
     @property
@@ -323,11 +320,12 @@ def receptive_field(layers: Iterable[Any]) -> tuple[int, int]:
 def _window_and_stride(layer: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     if isinstance(layer, (Conv2dShape, PoolShape)):
         return layer.window, layer.stride
-    size, *rest = layer if isinstance(layer, (tuple, list)) else (layer,)
-    if len(rest) > 2:
+    values = layer if isinstance(layer, (tuple, list)) else (layer,)
+    if not 1 <= len(values) <= 3:
         raise ValueError(
-            f"receptive_field: layer {layer!r}; expected a size or (size, stride, dilation)"
+            f"receptive_field: layer {layer!r}; expected a size or (size[, stride[, dilation]])"
         )
+    size, *rest = values
     operation = "receptive_field"
     r, s = checks.pair(operation, "size", size, 1)
     stride = checks.pair(operation, "stride", rest[0] if rest else 1, 1)

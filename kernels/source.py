@@ -66,13 +66,15 @@ class CudaSource:
 
 def _launch(
     function: Any,
+    null: Any,
     grid: tuple[int, ...],
     block: tuple[int, ...],
     args: tuple[Any, ...],
     shared_mem: int = 0,
 ) -> None:
-    # A shape goes as the struct of shape.cuh; everything else is CuPy's own business.
-    function(grid, block, tuple(getattr(arg, "struct", arg) for arg in args), shared_mem=shared_mem)
+    # A shape goes as the struct of shape.cuh, an absent array as a null pointer.
+    values = tuple(null if arg is None else getattr(arg, "struct", arg) for arg in args)
+    function(grid, block, values, shared_mem=shared_mem)
 
 
 @functools.cache

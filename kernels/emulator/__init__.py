@@ -1,5 +1,6 @@
 """Runs unchanged CUDA C on the CPU, on NumPy arrays: no GPU is needed to write or test a kernel."""
 
+from .compiler import find_compiler
 from .errors import (
     BarrierDivergence,
     CompileError,
@@ -24,5 +25,15 @@ __all__ = [
     "Module",
     "Settings",
     "load",
+    "problem",
     "settings",
 ]
+
+
+def problem() -> str | None:
+    """Return why nothing can be emulated here (no C++ compiler), or None when it can."""
+    try:
+        find_compiler()
+    except CompilerNotFound as error:
+        return str(error)
+    return None

@@ -130,6 +130,8 @@ def build_module(
         flags = [*cxx.FLAGS, *cxx.WARNINGS, *extra_flags]
         if not compiler.is_clang:
             flags.append("-fno-extern-tls-init")  # shared memory has no constructors
+            # Two builds of one kernel (float, double) must not share their templates' constants.
+            flags.append("-fno-gnu-unique")
         search = [*options, f"-I{directory}"]
         cxx.run(compiler, [*flags, *search, "-E", "-o", str(expanded), str(wrapper)], user_files)
         text = expanded.read_text(errors="replace")
