@@ -30,9 +30,7 @@ def venv_problem():  # type: ignore[no-untyped-def]
     """Return why no virtual environment can be made, or None."""
     for module in ("venv", "ensurepip"):
         if importlib.util.find_spec(module) is None:
-            return "{} has no module {}: apt install python3-venv (or choose PYTHON=...)".format(
-                sys.executable, module
-            )
+            return f"{sys.executable} has no module {module}: apt install python3-venv (or choose PYTHON=...)"
     return None
 
 
@@ -41,7 +39,7 @@ def compiler_problem():  # type: ignore[no-untyped-def]
     named = os.environ.get("CXX")
     if named:
         found = shutil.which(named.split()[0])
-        return None if found else "CXX={}: no such compiler on the PATH".format(named)
+        return None if found else f"CXX={named}: no such compiler on the PATH"
     if shutil.which("g++") or shutil.which("clang++") or shutil.which("c++"):
         return None
     return "no C++ compiler, which the CPU emulator needs: apt install g++ (or CXX=...)"
