@@ -1,9 +1,9 @@
 """Hold a kernel against the judge: every pass, many shapes, both thread orders.
 
 Outputs are filled with NaN before each launch, so that a cell left unwritten fails. Every array
-lies between guard zones: what is read outside an input is NaN and poisons the result, what is written
-outside any array is seen. On the emulator every pass runs with the threads in forward and in reverse order: a
-result that differs by one bit is a race.
+lies between guard zones: what is read outside an input is NaN and poisons the result, what is
+written outside any array is seen. On the emulator every pass runs with the threads in forward and
+in reverse order: a result that differs by one bit is a race.
 """
 
 from __future__ import annotations

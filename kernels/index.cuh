@@ -38,6 +38,29 @@ __device__ __forceinline__ int output_col(const Conv2dShape& shape, int w, int s
     return reach >= 0 && q * shape.stride_w == reach && q < shape.q ? q : -1;
 }
 
+// The same for a whole run of taps without a division each: of the taps 0 .. taps-1 only every
+// `step`-th lands on an output, the first in output row `at`, each next one `move` rows higher.
+// `reach` is h + pad_top - (first tap of the run) * dilation; rows count from `origin`.
+struct Hits {
+    int first, step, at, move;
+};
+__device__ __forceinline__ Hits find_hits(int reach, int stride, int dilation, int taps,
+                                          int origin) {
+    int divisor = stride;  // becomes the greatest common one of stride and dilation
+    for (int rest = dilation % divisor; rest != 0;) {
+        const int next = divisor % rest;
+        divisor = rest;
+        rest = next;
+    }
+    Hits hits;
+    hits.step = stride / divisor;
+    hits.move = dilation / divisor;
+    hits.first = 0;
+    while (hits.first < taps && (reach - hits.first * dilation) % stride != 0) hits.first++;
+    hits.at = (reach - hits.first * dilation) / stride - origin;
+    return hits;
+}
+
 __device__ __forceinline__ int x_offset(const Conv2dShape& shape, int n, int c, int h, int w) {
     return ((n * shape.c + c) * shape.h + h) * shape.w + w;
 }

@@ -229,10 +229,11 @@ def max_pool2d(
     shape = PoolShape.of(x.shape, size, stride=stride, padding=padding, operation=operation)
     row = table.find(operation, kernel, like=x)
     xp = place.array_module(x)
-    y = xp.empty(shape.output_shape, x.dtype)
-    argmax = xp.empty(shape.output_shape, np.int32)
-    if y.size:
-        row.launcher("forward")(x, y, argmax, shape)
+    with place.current(x):
+        y = xp.empty(shape.output_shape, x.dtype)
+        argmax = xp.empty(shape.output_shape, np.int32)
+        if shape.n:
+            run(row, "forward", (x, y, argmax), shape)
     return (y, argmax) if return_argmax else y
 
 
@@ -384,10 +385,11 @@ def _launch(
     like: Any = inputs[0]
     row = table.find(operation, kernel, like=like)
     xp = place.array_module(like)
-    if shape.n == 0:
-        return xp.zeros(output_dims, like.dtype)
-    output = xp.empty(output_dims, like.dtype)
-    run(row, direction, (*inputs, output), shape)
+    with place.current(like):
+        if shape.n == 0:
+            return xp.zeros(output_dims, like.dtype)
+        output = xp.empty(output_dims, like.dtype)
+        run(row, direction, (*inputs, output), shape)
     return output
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,11 @@ def on_gpu(array: Any) -> bool:
 def describe(array: Any) -> str:
     """Return where the array lives, for a person."""
     return f"GPU {array.device.id} (CuPy)" if on_gpu(array) else "host memory (NumPy)"
+
+
+def current(array: Any) -> AbstractContextManager[Any]:
+    """Return a context manager in which the array's GPU is the current device."""
+    return array.device if on_gpu(array) else contextlib.nullcontext()
 
 
 @functools.cache

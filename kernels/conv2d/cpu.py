@@ -26,16 +26,29 @@ from kernels.conv2d.cpu_lanes import (
     transpose,
 )
 from kernels.conv2d.cpu_plan import (
-    Bands,
     Correlation,
     backward_data_plan,
     backward_filter_plan,
+    block_cols,
     forward_plan,
 )
 from kernels.cpu_threads import one_launch
 from kernels.shapes import Conv2dShape
 
+# Block sizes, as tuples whose length is what counts.
+(ROWS_6, COLS_6), (ROWS_5, COLS_5), (ROWS_4, COLS_4), (ROWS_3, COLS_3), (ROWS_2, COLS_2), (
+    ROWS_1, COLS_1,
+) = (((0,) * rows, (0,) * block_cols(rows)) for rows in (6, 5, 4, 3, 2, 1))  # fmt: skip
 PIXEL_RUN = 64  # pixels of dy that stay in the first-level cache while all taps visit them
+
+
+@njit(cache=True, nogil=True)
+def _vector_starts(lanes):  # type: ignore[no-untyped-def]
+    """Return where each of `lanes` vectors that lie one behind the other begins."""
+    starts = np.empty(lanes, np.int64)
+    for lane in range(lanes):
+        starts[lane] = lane * lanes
+    return starts
 
 
 @njit(cache=True, nogil=True)
@@ -92,14 +105,17 @@ def _pack_row(tensor, starts, tops, row, left, right, bands, packed, first):  # 
 def _pack(tensor, chunk, plane, bands, packed, first):  # type: ignore[no-untyped-def]
     """Pack one plane of a chunk to (packed_rows, packed_cols, lanes), zeros around the tensor."""
     lanes = VECTOR_BYTES // tensor.itemsize
-    places = np.arange(lanes) * lanes
+    places = _vector_starts(lanes)
     starts, tops = _lane_starts(chunk, plane, bands, lanes)
     rows, cols = bands.packed_rows, bands.packed_cols
     # Where a row lies inside every lane's image, the lanes differ in nothing but their start.
-    every = starts.min() >= 0
-    common_low, common_high = -tops.min(), bands.height - tops.max()
+    # (A chunk's last lane is the one that may not exist, and bands need not come in order.)
+    every = starts[lanes - 1] >= 0
+    common_low, common_high = -tops[0], bands.height - tops[0]
     from_top = np.empty(lanes, np.int64)
     for lane in range(lanes):
+        common_low = max(common_low, -tops[lane])
+        common_high = min(common_high, bands.height - tops[lane])
         from_top[lane] = starts[lane] + tops[lane] * bands.width + bands.first_col
     left = min(max(0, -bands.first_col), cols)
     right = max(left, min(cols, bands.width - bands.first_col))
@@ -125,7 +141,7 @@ def _pack(tensor, chunk, plane, bands, packed, first):  # type: ignore[no-untype
 def _unpack(packed, first, tensor, chunk, plane, bands):  # type: ignore[no-untyped-def]
     """Write one packed plane of a chunk back to the tensor, leaving out what lies outside it."""
     lanes = VECTOR_BYTES // tensor.itemsize
-    places = np.arange(lanes) * lanes
+    places = _vector_starts(lanes)
     starts, tops = _lane_starts(chunk, plane, bands, lanes)
     counts = np.zeros(lanes, np.int64)
     for lane in range(lanes):
@@ -133,7 +149,9 @@ def _unpack(packed, first, tensor, chunk, plane, bands):  # type: ignore[no-unty
             rows = min(bands.packed_rows, bands.height - tops[lane])
             counts[lane] = max(rows, 0) * bands.width
             starts[lane] += tops[lane] * bands.width
-    whole = counts.min()
+    whole = counts[0]
+    for lane in range(1, lanes):
+        whole = min(whole, counts[lane])
     done = 0
     while done + lanes <= whole:
         transpose(packed, places, first + done * lanes, tensor, starts, done)
@@ -145,14 +163,6 @@ def _unpack(packed, first, tensor, chunk, plane, bands):  # type: ignore[no-unty
     for lane in range(lanes):
         for i in range(done, counts[lane]):
             tensor[starts[lane] + i] = packed[first + i * lanes + lane]
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def _pack_chunks(tensor, chunk, count, bands, packed):  # type: ignore[no-untyped-def]
-    lanes = VECTOR_BYTES // tensor.itemsize
-    size = bands.packed_rows * bands.packed_cols * lanes
-    for task in prange(count * bands.planes):
-        _pack(tensor, chunk + task // bands.planes, task % bands.planes, bands, packed, task * size)
 
 
 @njit(cache=True, nogil=True)
@@ -173,23 +183,45 @@ def _correlate_block(  # type: ignore[no-untyped-def]
             store_at(block, result, 0, plane_step, pixel_target, pixel)
 
 
+@njit(cache=True, nogil=True)
+def _correlate_task(  # type: ignore[no-untyped-def]
+    task, parts, tensor, weights, bias, rows, tables, source, target, out
+):
+    """Compute one part of the target planes of one chunk."""
+    lanes = VECTOR_BYTES // tensor.itemsize
+    chunk, part = task // parts, task % parts
+    plane = source.packed_rows * source.packed_cols * lanes
+    packed = aligned_empty(source.planes * plane, tensor)
+    for c in range(source.planes):
+        _pack(tensor, chunk, c, source, packed, c * plane)
+    groups = (target.planes + rows - 1) // rows
+    step = target.packed_rows * target.packed_cols * lanes
+    result = aligned_empty(rows * step, tensor)
+    for group in range(part * groups // parts, (part + 1) * groups // parts):
+        # Each block size is code of its own; as constants they cost less to compile than as types
+        # of the parallel loop around them.
+        if rows == 6:
+            _correlate_block(packed, weights, bias, ROWS_6, COLS_6, tables, group, step, result)
+        elif rows == 5:
+            _correlate_block(packed, weights, bias, ROWS_5, COLS_5, tables, group, step, result)
+        elif rows == 4:
+            _correlate_block(packed, weights, bias, ROWS_4, COLS_4, tables, group, step, result)
+        elif rows == 3:
+            _correlate_block(packed, weights, bias, ROWS_3, COLS_3, tables, group, step, result)
+        elif rows == 2:
+            _correlate_block(packed, weights, bias, ROWS_2, COLS_2, tables, group, step, result)
+        else:
+            _correlate_block(packed, weights, bias, ROWS_1, COLS_1, tables, group, step, result)
+        for row in range(min(rows, target.planes - group * rows)):
+            _unpack(result, row * step, out, chunk, group * rows + row, target)
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def _correlate(  # type: ignore[no-untyped-def]
-    packed, weights, bias, filters, cells, tables, source, target, chunk, count, tensor
+    parts, tensor, weights, bias, rows, tables, source, target, out
 ):
-    """Compute `count` chunks of the target from the packed source, all filters."""
-    lanes = VECTOR_BYTES // tensor.itemsize
-    rows = len(filters)
-    groups = (target.planes + rows - 1) // rows
-    chunk_step = source.planes * source.packed_rows * source.packed_cols * lanes
-    plane_step = target.packed_rows * target.packed_cols * lanes
-    for task in prange(count * groups):
-        place, group = task // groups, task % groups
-        result = aligned_empty(rows * plane_step, tensor)
-        here = packed[place * chunk_step : (place + 1) * chunk_step]
-        _correlate_block(here, weights, bias, filters, cells, tables, group, plane_step, result)
-        for row in range(min(rows, target.planes - group * rows)):
-            _unpack(result, row * plane_step, tensor, chunk + place, group * rows + row, target)
+    for task in prange(source.chunks * parts):
+        _correlate_task(task, parts, tensor, weights, bias, rows, tables, source, target, out)
 
 
 def _run(
@@ -205,30 +237,20 @@ def _run(
     if b is not None:
         bias[: len(b)] = b
     tables = plan.tap_offset, plan.phases, plan.pixel_source, plan.pixel_target
-    chunk_size = _packed_size(plan.source, out)
     with one_launch:
-        packed = aligned_empty(plan.slab * chunk_size, out)
-        for chunk in range(0, plan.source.chunks, plan.slab):
-            count = min(plan.slab, plan.source.chunks - chunk)
-            _pack_chunks(tensor.reshape(-1), chunk, count, plan.source, packed)
-            _correlate(
-                packed, weights, bias, (0,) * rows, (0,) * plan.cells, tables,
-                plan.source, plan.target, chunk, count, out.reshape(-1),
-            )  # fmt: skip
+        _correlate(
+            plan.parts, tensor.reshape(-1), weights, bias, rows, tables,
+            plan.source, plan.target, out.reshape(-1),
+        )  # fmt: skip
 
 
 def _lanes(array: np.ndarray) -> int:
     return VECTOR_BYTES // array.itemsize
 
 
-def _packed_size(bands: Bands, like: np.ndarray) -> int:
-    """Return the elements of one packed chunk."""
-    return bands.planes * bands.packed_rows * bands.packed_cols * _lanes(like)
-
-
 @njit(cache=True, nogil=True)
 def _filter_block(  # type: ignore[no-untyped-def]
-    packed, dy, filters, taps, tables, row_step, sums
+    packed, dy, filters, taps, tables, row_step, sums, first
 ):
     """Add one chunk's part of dw, lane by lane, to `sums` (blocks of filters x taps vectors)."""
     tap_offset, pixel_source = tables
@@ -237,7 +259,7 @@ def _filter_block(  # type: ignore[no-untyped-def]
     for pixel in range(0, len(pixel_source), PIXEL_RUN):
         end = min(pixel + PIXEL_RUN, len(pixel_source))
         for tap in range(0, len(tap_offset), len(taps)):
-            place = tap // len(taps) * size
+            place = first + tap // len(taps) * size
             block = loaded(sums, place, filters, taps)
             for i in range(pixel, end):
                 block = add_lanewise(
@@ -246,34 +268,57 @@ def _filter_block(  # type: ignore[no-untyped-def]
             store_dense(block, sums, place)
 
 
+@njit(cache=True, nogil=True)
+def _filter_task(  # type: ignore[no-untyped-def]
+    task, parts, x, dy_tensor, rows, cols, tables, source, dy_bands, partials
+):
+    """Add up one part of the filters over one group of chunks."""
+    lanes = VECTOR_BYTES // x.itemsize
+    planes, blocks = dy_bands.planes, (dy_bands.planes + rows - 1) // rows
+    plane, step = source.packed_rows * source.packed_cols * lanes, len(tables[1]) * lanes
+    group, part = task // parts, task % parts
+    first_block, last_block = part * blocks // parts, (part + 1) * blocks // parts
+    block_size = rows * len(tables[0]) * lanes
+    packed = aligned_empty(source.planes * plane, x)
+    dy = aligned_empty(rows * step, x)
+    sums = aligned_empty((last_block - first_block) * block_size, x)
+    sums[:] = 0
+    groups = len(partials)
+    for chunk in range(group * source.chunks // groups, (group + 1) * source.chunks // groups):
+        for c in range(source.planes):
+            _pack(x, chunk, c, source, packed, c * plane)
+        for block in range(first_block, last_block):
+            used = min(rows, planes - block * rows)
+            for row in range(used):
+                _pack(dy_tensor, chunk, block * rows + row, dy_bands, dy, row * step)
+            dy[used * step :] = 0
+            at = (block - first_block) * block_size
+            if rows == 6:
+                _filter_block(packed, dy, ROWS_6, COLS_6, tables, step, sums, at)
+            elif rows == 5:
+                _filter_block(packed, dy, ROWS_5, COLS_5, tables, step, sums, at)
+            elif rows == 4:
+                _filter_block(packed, dy, ROWS_4, COLS_4, tables, step, sums, at)
+            elif rows == 3:
+                _filter_block(packed, dy, ROWS_3, COLS_3, tables, step, sums, at)
+            elif rows == 2:
+                _filter_block(packed, dy, ROWS_2, COLS_2, tables, step, sums, at)
+            else:
+                _filter_block(packed, dy, ROWS_1, COLS_1, tables, step, sums, at)
+    for k in range(first_block * rows, min(last_block * rows, planes)):
+        at = (k // rows - first_block) * block_size
+        for tap in range(partials.shape[2]):
+            vector = tap // cols * rows * cols + k % rows * cols + tap % cols
+            partials[group, k, tap] = lane_sum(sums, at + vector * lanes)
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def _filter_partials(  # type: ignore[no-untyped-def]
-    packed, dy_tensor, filters, taps, tables, source, dy_bands, chunk, count, partials
+    parts, x, dy, rows, cols, tables, source, dy_bands, partials
 ):
     """Compute partials (groups of chunks, K, C*R*S), each over the chunks of its group."""
-    lanes = VECTOR_BYTES // dy_tensor.itemsize
-    rows, cols = len(filters), len(taps)
-    planes = dy_bands.planes
-    blocks = (planes + rows - 1) // rows
-    chunk_step = source.planes * source.packed_rows * source.packed_cols * lanes
-    row_step = len(tables[1]) * lanes
-    groups = len(partials)
-    for task in prange(groups * blocks):
-        group, first = task // blocks, task % blocks * rows
-        used = min(rows, planes - first)
-        dy = aligned_empty(rows * row_step, dy_tensor)
-        dy[used * row_step :] = 0
-        sums = aligned_empty(rows * len(tables[0]) * lanes, dy_tensor)
-        sums[:] = 0
-        for place in range(group * count // groups, (group + 1) * count // groups):
-            for row in range(used):
-                _pack(dy_tensor, chunk + place, first + row, dy_bands, dy, row * row_step)
-            here = packed[place * chunk_step : (place + 1) * chunk_step]
-            _filter_block(here, dy, filters, taps, tables, row_step, sums)
-        for row in range(used):
-            for tap in range(partials.shape[2]):
-                vector = tap // cols * rows * cols + row * cols + tap % cols
-                partials[group, first + row, tap] = lane_sum(sums, vector * lanes)
+    for task in prange(len(partials) * parts):
+        _filter_task(task, parts, x, dy, rows, cols, tables, source, dy_bands, partials)
 
 
 @njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract", "nsz"})
@@ -330,19 +375,14 @@ def backward_filter(x: np.ndarray, dy: np.ndarray, dw: np.ndarray, shape: Conv2d
         That of the forward pass.
     """
     plan = backward_filter_plan(shape, _lanes(x), x.itemsize)
-    total = dw.reshape(shape.k, -1)
-    total[...] = 0
+    partials = np.empty((plan.groups, shape.k, shape.c * shape.r * shape.s), dw.dtype)
+    tables = plan.tap_offset, plan.pixel_source
     with one_launch:
-        packed = aligned_empty(plan.slab * _packed_size(plan.source, x), x)
-        for chunk in range(0, plan.source.chunks, plan.slab):
-            count = min(plan.slab, plan.source.chunks - chunk)
-            _pack_chunks(x.reshape(-1), chunk, count, plan.source, packed)
-            partials = np.empty((min(plan.groups, count), *total.shape), dw.dtype)
-            _filter_partials(
-                packed, dy.reshape(-1), (0,) * plan.filters, (0,) * plan.taps,
-                (plan.tap_offset, plan.pixel_source), plan.source, plan.dy, chunk, count, partials,
-            )  # fmt: skip
-            total += partials.sum(axis=0)
+        _filter_partials(
+            plan.parts, x.reshape(-1), dy.reshape(-1), plan.filters, plan.taps, tables,
+            plan.source, plan.dy, partials,
+        )  # fmt: skip
+    partials.sum(axis=0, out=dw.reshape(shape.k, -1))
 
 
 def backward_bias(dy: np.ndarray, db: np.ndarray, shape: Conv2dShape) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from kernels.conv2d.cpu_lanes import BLOCK_VECTORS
 from kernels.shapes import Conv2dShape
 
-SCRATCH_BYTES = 1 << 25  # of packed input at a time: a few times a core's cache, and bounded
+CACHE_BYTES = 1 << 20  # what a chunk's packed planes may fill of a core's own cache
 LEAST_TASKS = 16  # a plan with fewer pieces of work leaves cores idle
 MOST_PARTIALS = 32  # partial sums of a filter gradient, over the groups of images
 INDEX = np.int64
@@ -55,7 +55,7 @@ class Correlation(NamedTuple):
     target: Bands
     filters: int  # target planes computed together, in one block of registers
     cells: int  # neighbouring cells computed together
-    slab: int  # chunks packed at a time
+    parts: int  # tasks that share a chunk, each with its own filters
     columns: np.ndarray  # where a tap's weights are in the (target plane, taps) matrix
     tap_offset: np.ndarray  # tap -> its place in the packed source, from the pixel's
     phases: np.ndarray
@@ -70,40 +70,52 @@ class FilterGradient(NamedTuple):
     dy: Bands
     filters: int
     taps: int  # of the (c, r, s) taps, how many share a block of registers
-    slab: int
-    groups: int  # partial sums a slab is split into
+    parts: int
+    groups: int  # of chunks; each makes a partial sum
     tap_offset: np.ndarray
     pixel_source: np.ndarray
+
+
+def block_cols(rows: int) -> int:
+    """Return the columns of a register block of `rows` rows."""
+    return min(BLOCK_VECTORS // rows, 8)
 
 
 def block_size(filters: int) -> tuple[int, int]:
     """Return the rows and columns of the register block that wastes the fewest filters."""
     rows = min((6, 4, 5, 3, 2, 1), key=lambda size: (-(-filters // size) * size, size < 4))
-    return rows, min(BLOCK_VECTORS // rows, 8)
+    return rows, block_cols(rows)
 
 
 def _band_count(
     images: int,
     rows: int,
     lanes: int,
-    row_work: float,
-    halo_work: float,
+    work: tuple[float, float, float],
     tasks: int,
     sizes: Iterable[int],
 ) -> int:
     """Return into how many bands to cut an image: least work for all chunks, enough tasks.
 
-    `row_work` is the work of one row of results in one chunk, `halo_work` that of packing the rows
-    two bands share, `tasks` the tasks a chunk makes; `sizes` the rows a band may have.
+    `work` is that of one row of results in one chunk, that of packing the rows two bands share,
+    and the bytes a packed row takes; `tasks` are those a chunk can make, `sizes` the rows a band
+    may have.
     """
+    row_work, halo_work, row_bytes = work
 
     def cost(size: int) -> tuple[float, int]:
         count = -(-rows // size)
         chunks = -(-images * count // lanes)
         idle = max(1.0, LEAST_TASKS / (chunks * tasks)) ** 0.5
-        return chunks * (size * row_work + halo_work) * idle, count
+        spill = 1.25 if size * row_bytes > CACHE_BYTES else 1.0
+        return chunks * (size * row_work + halo_work) * idle * spill, count
 
     return min(cost(size) for size in sizes)[1]
+
+
+def _parts(chunks: int, blocks: int) -> int:
+    """Return into how many parts to cut each chunk's filters: packing is repeated for each."""
+    return min(blocks, -(-LEAST_TASKS // max(chunks, 1)))
 
 
 def _padded(values: list[int], multiple: int) -> list[int]:
@@ -134,11 +146,6 @@ def _trimmed(
     if split > 0.95 * -(-len(rows) * width // block) * len(reads):
         return [(rows, 0, len(reads))]
     return groups
-
-
-def _slab(source: Bands, lanes: int, itemsize: int) -> int:
-    chunk = source.planes * source.packed_rows * source.packed_cols * lanes * itemsize
-    return max(1, min(source.chunks, SCRATCH_BYTES // chunk))
 
 
 def _correlation(
@@ -185,7 +192,9 @@ def _correlation(
     halo_work = 16.0 * planes * packed_cols * (reach[0] + 1)
     # A band starts at a whole number of phases, so that all bands have the same tables.
     sizes = range(counts[0], rows + counts[0], counts[0])
-    bands = _band_count(images, rows, lanes, row_work, halo_work, -(-filters // block[0]), sizes)
+    row_bytes = planes * packed_cols * lanes * itemsize * step[0] / counts[0]
+    blocks = -(-filters // block[0])
+    bands = _band_count(images, rows, lanes, (row_work, halo_work, row_bytes), blocks, sizes)
     band_rows = -(-rows // (bands * counts[0])) * counts[0]
     bands = -(-rows // band_rows)
     chunks = -(-images * bands // lanes)
@@ -240,7 +249,7 @@ def _correlation(
                 )
 
     return Correlation(
-        source, target, *block, _slab(source, lanes, itemsize),
+        source, target, *block, _parts(chunks, blocks),
         np.array(columns, INDEX), np.array(tap_offset, INDEX) * lanes,
         np.array(phase_table, INDEX).reshape(-1, 4),
         np.array(pixel_source, INDEX) * lanes, np.array(pixel_target, INDEX) * lanes,
@@ -302,13 +311,15 @@ def backward_filter_plan(shape: Conv2dShape, lanes: int, itemsize: int) -> Filte
     filters, taps = block_size(shape.k)
     reach = (shape.r - 1) * shape.dilation_h + 1
     packed_cols = (shape.q - 1) * shape.stride_w + (shape.s - 1) * shape.dilation_w + 1
-    tasks = -(-shape.k // filters)
+    blocks = -(-shape.k // filters)
     window = shape.c * shape.r * shape.s
     row_work = shape.q * (window * shape.k / 2 + 2 * shape.k)
     halo_work = 16.0 * shape.c * packed_cols * reach
     # Bands of equal height only: a row of zeros in dy would still meet a NaN in x.
     sizes = [size for size in range(1, shape.p + 1) if shape.p % size == 0]
-    bands = _band_count(shape.n, shape.p, lanes, row_work, halo_work, tasks, sizes)
+    row_bytes = shape.c * packed_cols * lanes * itemsize * shape.stride_h
+    work = row_work, halo_work, row_bytes
+    bands = _band_count(shape.n, shape.p, lanes, work, blocks, sizes)
     chunks = -(-shape.n * bands // lanes)
     rows = shape.p // bands
     source = Bands(
@@ -328,14 +339,14 @@ def backward_filter_plan(shape: Conv2dShape, lanes: int, itemsize: int) -> Filte
         for i in range(rows)
         for j in range(shape.q)
     ]
-    slab = _slab(source, lanes, itemsize)
+    parts = _parts(chunks, blocks)
     return FilterGradient(
         source,
         dy,
         filters,
         taps,
-        slab,
-        min(slab, -(-MOST_PARTIALS // tasks)),
+        parts,
+        min(chunks, MOST_PARTIALS),
         np.array(_padded(tap_offset, taps), INDEX) * lanes,
         np.array(pixel_source, INDEX) * lanes,
     )

@@ -6,22 +6,29 @@
 // on are worked on: the caller cuts the batch to its workspace.
 #include "index.cuh"
 
+// A thread owns one output place of one channel and writes the column entries of all its taps.
 extern "C" __global__ void conv2d_im2col(const scalar* __restrict__ x, scalar* __restrict__ columns,
                                          const Conv2dShape shape, const int first,
                                          const int images) {
     const int i = grid_index();
     const int width = images * shape.p * shape.q;
-    const bool in_columns = i < shape.c * shape.r * shape.s * width;
+    const bool in_columns = i < shape.c * width;
     if (in_columns) {
-        const Index4 tap = unflatten(i / width, shape.c, shape.r, shape.s);  // -, c, r, s
-        const Index4 at = unflatten(i % width, images, shape.p, shape.q);    // -, i, p, q
-        const int row = input_row(shape, at.c, tap.c), col = input_col(shape, at.d, tap.d);
-        const bool in_image = inside(row, shape.h) && inside(col, shape.w);
-        columns[i] = in_image ? x[x_offset(shape, first + at.b, tap.b, row, col)] : scalar(0);
+        const Index4 at = unflatten(i, images, shape.p, shape.q);  // c, image of the slice, p, q
+        const scalar* plane = x + x_offset(shape, first + at.b, at.a, 0, 0);
+        int entry = w_offset(shape, 0, at.a, 0, 0) * width + i % width;
+        for (int r = 0; r < shape.r; r++) {
+            const int row = input_row(shape, at.c, r);
+            for (int s = 0; s < shape.s; s++, entry += width) {
+                const int col = input_col(shape, at.d, s);
+                const bool in_image = inside(row, shape.h) && inside(col, shape.w);
+                columns[entry] = in_image ? plane[row * shape.w + col] : scalar(0);
+            }
+        }
     }
 }
 
-// The transpose of im2col, as a gather: dx[n,c,h,w] collects the columns' entries that were copied
+// The transpose of im2col, as a gather: dx[n,c,h,w] collects the column entries that were copied
 // from it, at most R*S of them.
 extern "C" __global__ void conv2d_col2im(const scalar* __restrict__ columns,
                                          scalar* __restrict__ dx, const Conv2dShape shape,
@@ -31,14 +38,16 @@ extern "C" __global__ void conv2d_col2im(const scalar* __restrict__ columns,
     if (in_input) {
         const Index4 at = unflatten(i, shape.c, shape.h, shape.w);  // image of the slice, c, h, w
         const int width = images * shape.p * shape.q;
+        const Hits in_r =
+            find_hits(at.c + shape.pad_top, shape.stride_h, shape.dilation_h, shape.r, 0);
+        const Hits in_s =
+            find_hits(at.d + shape.pad_left, shape.stride_w, shape.dilation_w, shape.s, 0);
         scalar sum = 0;
-        for (int r = 0; r < shape.r; r++) {
-            const int p = output_row(shape, at.c, r);
-            if (p < 0) continue;
-            for (int s = 0; s < shape.s; s++) {
-                const int q = output_col(shape, at.d, s);
-                if (q < 0) continue;
-                const int tap = (at.b * shape.r + r) * shape.s + s;
+        for (int r = in_r.first, p = in_r.at; r < shape.r; r += in_r.step, p -= in_r.move) {
+            if (!inside(p, shape.p)) continue;
+            for (int s = in_s.first, q = in_s.at; s < shape.s; s += in_s.step, q -= in_s.move) {
+                if (!inside(q, shape.q)) continue;
+                const int tap = w_offset(shape, 0, at.b, r, s);
                 sum += columns[tap * width + (at.a * shape.p + p) * shape.q + q];
             }
         }

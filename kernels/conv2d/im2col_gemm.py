@@ -33,7 +33,7 @@ def forward(x: Any, w: Any, b: Any, y: Any, shape: Conv2dShape, workspace: Any =
         return
     for first, images, columns, rows, _ in _slices(workspace, "forward", shape, x.dtype):
         window = (shape, np.int32(first), np.int32(images))
-        _launch("conv2d_im2col", columns.size, (x, columns, *window))
+        _launch("conv2d_im2col", shape.c * columns.shape[1], (x, columns, *window))
         matmul(filters, columns, out=rows)
         _launch("conv2d_rows_to_images", rows.size, (rows, b, y, *window))
 
@@ -65,7 +65,7 @@ def backward_filter(x: Any, dy: Any, dw: Any, shape: Conv2dShape, workspace: Any
             channels = (shape._replace(k=shape.c), *window[1:])
             _launch("conv2d_images_to_rows", columns.size, (x, columns, *channels))
         else:
-            _launch("conv2d_im2col", columns.size, (x, columns, *window))
+            _launch("conv2d_im2col", shape.c * columns.shape[1], (x, columns, *window))
         _launch("conv2d_images_to_rows", rows.size, (dy, rows, *window))
         if first == 0:
             matmul(rows, columns.T, out=total)

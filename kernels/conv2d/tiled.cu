@@ -66,27 +66,6 @@ extern "C" __global__ void __launch_bounds__(TILE_P* TILE_Q, 2)
     if (in_output) y[y_offset(shape, tile.image, k, p, q)] = sum;
 }
 
-// The taps of a chunk that meet an output row (column) at all: with a stride only every `step`-th
-// does, and it finds dy in row `at` of the window, the next one `move` rows higher.
-struct Hits {
-    int first, step, at, move;
-};
-__device__ __forceinline__ Hits find_hits(int reach, int stride, int dilation, int taps, int top) {
-    int divisor = stride;
-    for (int rest = dilation % divisor; rest != 0;) {
-        const int next = divisor % rest;
-        divisor = rest;
-        rest = next;
-    }
-    Hits hits;
-    hits.step = stride / divisor;
-    hits.move = dilation / divisor;
-    hits.first = 0;
-    while (hits.first < taps && (reach - hits.first * dilation) % stride != 0) hits.first++;
-    hits.at = (reach - hits.first * dilation) / stride - top;
-    return hits;
-}
-
 // The tile is of dx; its halo is the part of dy whose filters reach into it. Output row p reads
 // input row h through tap r where p * stride == h + pad - r * dilation.
 extern "C" __global__ void __launch_bounds__(TILE_P* TILE_Q, 2)

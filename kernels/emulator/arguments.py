@@ -78,7 +78,7 @@ class Expected:
             raise LaunchError(f"got {got} that is read-only")
         if value.nbytes % self.size:
             raise LaunchError(f"got {value.nbytes} bytes, no multiple of its {self.size}")
-        address = value.ctypes.data
+        address: int = value.ctypes.data
         if value.size and address % self.align:
             raise LaunchError(f"got an array at an address that is no multiple of {self.align}")
         return address.to_bytes(8, "little")
@@ -94,7 +94,7 @@ class Expected:
 
     def _value(self, value: Any) -> bytes:
         if isinstance(value, np.void):
-            if value.dtype.itemsize != self.size or self.size == self.scalar_size != self.size:
+            if value.dtype.itemsize != self.size:
                 raise LaunchError(f"got a structured scalar of {value.dtype.itemsize} bytes")
             return value.tobytes()
         scalar = _as_numpy(value)

@@ -130,7 +130,7 @@ def build_module(
         flags = [*cxx.FLAGS, *cxx.WARNINGS, *extra_flags]
         if not compiler.is_clang:
             flags.append("-fno-extern-tls-init")  # shared memory has no constructors
-            # Two builds of one kernel (float, double) must not share their templates' constants.
+            # Else the process would have one `__shared__ tile` for all files with a conv<float>.
             flags.append("-fno-gnu-unique")
         search = [*options, f"-I{directory}"]
         cxx.run(compiler, [*flags, *search, "-E", "-o", str(expanded), str(wrapper)], user_files)
@@ -170,9 +170,6 @@ def _registration(found: Found, name_expressions: Sequence[str]) -> str:
         lines.append("}")
         for name in found.dynamic_arrays:
             lines.append(f'asm(".globl {name}\\n.set {name}, emulator_dynamic_shared\\n");')
-    else:
-        # So that there always is thread-local memory to be found, and allocated, beforehand.
-        dynamic = "nullptr"
     count = "sizeof emulator::kernels / sizeof emulator::kernels[0]"
     lines.append(
         'extern "C" const emulator::Module emulator_module = '

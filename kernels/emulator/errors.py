@@ -7,7 +7,7 @@ class EmulatorError(RuntimeError):
     """Anything the emulator refuses or ends; the text says what, where and how to go on."""
 
 
-class CompilerNotFound(EmulatorError):
+class CompilerNotFound(EmulatorError):  # noqa: N818
     """There is no C++ compiler."""
 
 
@@ -32,13 +32,13 @@ class LaunchError(EmulatorError, ValueError):
     """A kernel is given what it does not take, or a grid or block that CUDA does not allow."""
 
 
-class BarrierDivergence(EmulatorError):
+class BarrierDivergence(EmulatorError):  # noqa: N818
     """A barrier or warp primitive that not every thread it waits for reaches."""
 
 
-class KernelTimeout(EmulatorError):
+class KernelTimeout(EmulatorError):  # noqa: N818
     """A launch ran longer than its time limit."""
 
 
-class IllegalAddress(EmulatorError):
+class IllegalAddress(EmulatorError):  # noqa: N818
     """A thread touched memory that is not there."""

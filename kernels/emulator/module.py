@@ -11,6 +11,7 @@ from typing import Any
 
 from . import binding, build, options
 from .arguments import Expected, Packed
+from .elf import static_shared_bytes
 from .errors import CompileError, EmulatorError, LaunchError
 from .launch import launch
 
@@ -35,7 +36,8 @@ class Function:
         self._module = module
         self._raw = raw
         self._expected = [Expected.of(raw.parameters[i]) for i in range(raw.parameter_count)]
-        self._max_dynamic = _DEFAULT_SHARED
+        self._static_bytes = static_shared_bytes(module.library_path, self.name)
+        self._max_dynamic = max(0, _DEFAULT_SHARED - self._static_bytes)
 
     def __repr__(self) -> str:
         parameters = ", ".join(parameter.type for parameter in self._expected)
@@ -48,10 +50,10 @@ class Function:
 
     @max_dynamic_shared_size_bytes.setter
     def max_dynamic_shared_size_bytes(self, value: int) -> None:
-        if not 0 <= value <= _MAX_SHARED:
+        most = _MAX_SHARED - self._static_bytes
+        if not 0 <= value <= most:
             raise ValueError(
-                f"{self.name}: max_dynamic_shared_size_bytes is {value}; "
-                f"expected 0 to {_MAX_SHARED}"
+                f"{self.name}: max_dynamic_shared_size_bytes is {value}; expected 0 to {most}"
             )
         self._max_dynamic = value
 
@@ -90,10 +92,16 @@ class Function:
             raise LaunchError(
                 f"{self.name}: block {tuple(block)} has {threads} threads; {why} allows {limit}"
             )
+        if self._static_bytes > _DEFAULT_SHARED:
+            raise LaunchError(
+                f"{self.name}: its static shared memory is {self._static_bytes} bytes; "
+                f"CUDA allows {_DEFAULT_SHARED}"
+            )
         if not 0 <= shared_mem <= self._max_dynamic:
             raise LaunchError(
                 f"{self.name}: shared_mem is {shared_mem} bytes; at most {self._max_dynamic} are "
-                f"allowed (up to {_MAX_SHARED} by setting max_dynamic_shared_size_bytes)"
+                f"allowed beside {self._static_bytes} static ones (a larger "
+                f"max_dynamic_shared_size_bytes allows up to {_MAX_SHARED - self._static_bytes})"
             )
         packed = Packed(self.name, self._expected, args)
         launch(

@@ -39,68 +39,100 @@ def _max_row(x, h, s, first, last, stride, pad, best, where):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True)
-def _pairs_row(x, h, y, where):  # type: ignore[no-untyped-def]
-    """One row of 2x2 windows with stride 2 and no padding, by far the commonest."""
-    width = x.shape[1]
-    upper, lower = x[h], x[h + 1]
-    for q in range(len(y)):
-        w = 2 * q
-        a, b, c, d = upper[w], upper[w + 1], lower[w], lower[w + 1]
-        at = np.int32(h * width + w)
-        wins = (b > a) | ((b != b) & (a == a))
-        best = b if wins else a
-        place = np.int32(at + 1) if wins else at
-        wins = (c > best) | ((c != c) & (best == best))
-        best = c if wins else best
-        place = np.int32(at + width) if wins else place
-        wins = (d > best) | ((d != d) & (best == best))
-        y[q] = d if wins else best
-        where[q] = np.int32(at + width + 1) if wins else place
+def _pairs(x, upper, first, count, width, y, where):  # type: ignore[no-untyped-def]
+    """2x2 windows side by side: results `first` on, the upper left cell of the first at `upper`."""
+    at, below, one = np.int32(upper), np.int32(width), np.int32(1)
+    for q in range(count):
+        w = upper + 2 * q
+        a, b, c, d = x[w], x[w + 1], x[w + width], x[w + width + 1]
+        right = (not b <= a) & (a == a)  # greater, or a NaN that is the first
+        high = b if right else a
+        place = one if right else np.int32(0)
+        right = (not d <= c) & (c == c)
+        low = d if right else c
+        place_low = below + one if right else below
+        down = (not low <= high) & (high == high)
+        y[first + q] = low if down else high
+        where[first + q] = at + np.int32(2 * q) + (place_low if down else place)
+
+
+@njit(cache=True, nogil=True)
+def _pairs_plane(x, y, where, width, rows, cols):  # type: ignore[no-untyped-def]
+    """2x2 windows with stride 2 and no padding, by far the commonest; x, y, where are flat.
+
+    Work goes by runs of a constant length, which need no loop for the rest: a run that spills over
+    its row writes cells of the next one, and that row writes them again.
+    """
+    for p in range(rows):
+        q = 0
+        while q < cols:
+            first = p * cols + q
+            upper = 2 * p * width + 2 * q
+            room = min(rows * cols - first, (len(x) - upper - width) // 2)
+            if cols - q > 8 and room >= 16:
+                _pairs(x, upper, first, 16, width, y, where)
+                q += 16
+            elif room >= 8:
+                _pairs(x, upper, first, 8, width, y, where)
+                q += 8
+            else:
+                _pairs(x, upper, first, 1, width, y, where)
+                q += 1
+
+
+@njit(cache=True, nogil=True)
+def _windows_plane(x, y, argmax, shape):  # type: ignore[no-untyped-def]
+    """Any windows: each cell of a window in turn, for a row of outputs at once."""
+    for p in range(shape.p):
+        best, where = y[p], argmax[p]
+        for q in range(shape.q):
+            best[q] = -np.inf
+            where[q] = -1  # from nowhere: the first cell wins whatever it holds
+        for r in range(shape.r):
+            h = p * shape.stride_h - shape.pad_top + r
+            if h < 0 or h >= shape.h:
+                continue
+            for s in range(shape.s):
+                first, last = _reached(s, shape.stride_w, shape.pad_left, shape.w, shape.q)
+                if shape.stride_w == 1:
+                    _max_row(x, h, s, first, last, 1, shape.pad_left, best, where)
+                elif shape.stride_w == 2:
+                    _max_row(x, h, s, first, last, 2, shape.pad_left, best, where)
+                else:
+                    _max_row(x, h, s, first, last, shape.stride_w, shape.pad_left, best, where)
+
+
+@njit(cache=True, nogil=True)
+def _forward_plane(plane, x, y, argmax, shape):  # type: ignore[no-untyped-def]
+    padded = shape.pad_top + shape.pad_left > 0
+    inside = 2 * shape.p <= shape.h and 2 * shape.q <= shape.w
+    window = shape.r == 2 and shape.s == 2 and shape.stride_h == 2 and shape.stride_w == 2
+    if window and inside and not padded:
+        _pairs_plane(
+            x[plane].reshape(-1), y[plane].reshape(-1), argmax[plane].reshape(-1),
+            shape.w, shape.p, shape.q,
+        )  # fmt: skip
+    else:
+        _windows_plane(x[plane], y[plane], argmax[plane], shape)
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _forward(x, y, argmax, shape):  # type: ignore[no-untyped-def]
-    pairs = (
-        shape.r == 2
-        and shape.s == 2
-        and shape.stride_h == 2
-        and shape.stride_w == 2
-        and shape.pad_top == 0
-        and shape.pad_left == 0
-        and 2 * shape.p <= shape.h
-        and 2 * shape.q <= shape.w
-    )
     for plane in prange(shape.n * shape.c):
-        for p in range(shape.p):
-            best, where = y[plane, p], argmax[plane, p]
-            if pairs:
-                _pairs_row(x[plane], 2 * p, best, where)
-                continue
-            best[:] = -np.inf  # from nowhere: the first cell wins whatever it holds
-            where[:] = -1
-            for r in range(shape.r):
-                h = p * shape.stride_h - shape.pad_top + r
-                if h < 0 or h >= shape.h:
-                    continue
-                for s in range(shape.s):
-                    first, last = _reached(s, shape.stride_w, shape.pad_left, shape.w, shape.q)
-                    if shape.stride_w == 1:
-                        _max_row(x[plane], h, s, first, last, 1, shape.pad_left, best, where)
-                    elif shape.stride_w == 2:
-                        _max_row(x[plane], h, s, first, last, 2, shape.pad_left, best, where)
-                    else:
-                        _max_row(
-                            x[plane], h, s, first, last, shape.stride_w, shape.pad_left, best, where
-                        )
+        _forward_plane(plane, x, y, argmax, shape)
+
+
+@njit(cache=True, nogil=True)
+def _backward_plane(dy, argmax, dx):  # type: ignore[no-untyped-def]
+    dx[:] = 0
+    for i in range(len(dy)):
+        dx[np.uint64(argmax[i])] += dy[i]
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _backward(dy, argmax, dx):  # type: ignore[no-untyped-def]
     for plane in prange(dx.shape[0]):
-        gradient = dx[plane]
-        gradient[:] = 0
-        for i in range(dy.shape[1]):
-            gradient[argmax[plane, i]] += dy[plane, i]
+        _backward_plane(dy[plane], argmax[plane], dx[plane])
 
 
 def forward(x: np.ndarray, y: np.ndarray, argmax: np.ndarray, shape: PoolShape) -> None:

@@ -185,8 +185,7 @@ PLANTS = (
     # Slices of the batch.
     _plant(
         "every slice reads the first images", "im2col_gemm",
-        "x[x_offset(shape, first + at.b, tap.b, row, col)]", "x[x_offset(shape, at.b, tap.b, row, "
-        "col)]",
+        "x_offset(shape, first + at.b, at.a, 0, 0)", "x_offset(shape, at.b, at.a, 0, 0)",
     ),
     _plant(
         "every slice writes the first images", "im2col_gemm",

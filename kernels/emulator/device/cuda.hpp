@@ -28,7 +28,6 @@
 #define __restrict__ __restrict
 #define __forceinline__ inline __attribute__((always_inline))
 #define __align__(n) __attribute__((aligned(n)))
-// Not __noinline__, whose name libstdc++ uses in an attribute: there it must stay a word.
 #define __noinline__ __attribute__((noinline))
 
 #include "vectors.hpp"
