@@ -144,7 +144,10 @@ def test_settings_nest_and_override_in_part():
         with emulator.settings(time_limit=None) as inner:
             assert (inner.order, inner.workers, inner.time_limit) == ("reverse", 2, None)
         assert outer.time_limit == 60.0
-    with pytest.raises(ValueError, match="order is 'sideways'"), emulator.settings(order="sideways"):
+    with (
+        pytest.raises(ValueError, match="order is 'sideways'"),
+        emulator.settings(order="sideways"),
+    ):
         pass
     with pytest.raises(ValueError, match="workers is 0"), emulator.settings(workers=0):
         pass

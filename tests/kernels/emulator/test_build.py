@@ -85,7 +85,9 @@ def test_no_such_file(tmp_path):
 def test_no_compiler(tiny, tmp_path, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(emulator.CompilerNotFound, match=r"no C\+\+ compiler was found.*apt install"):
+    with pytest.raises(
+        emulator.CompilerNotFound, match=r"no C\+\+ compiler was found.*apt install"
+    ):
         emulator.load(tiny, defines={"VALUE": 1})
     monkeypatch.setenv("CXX", "absent-c++")
     with pytest.raises(emulator.CompilerNotFound, match="CXX names 'absent-c"):
