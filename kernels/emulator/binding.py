@@ -83,7 +83,7 @@ class Failure(Structure):
         ("block", c_uint32 * 3),
         ("thread", c_uint32 * 3),
         ("in_thread", c_int32),
-        ("code", c_uint64),
+        ("code", c_uint64 * 16),
         ("text", c_char * 2048),
     )
 
@@ -92,8 +92,7 @@ class Failure(Structure):
 def runtime() -> ctypes.CDLL:
     """Load the runtime, where kernels find its names."""
     library = ctypes.CDLL(str(build.build_runtime()), mode=ctypes.RTLD_GLOBAL | os.RTLD_NOW)
-    library.emulator_start.argtypes = (POINTER(Request),)
-    library.emulator_start.restype = c_void_p
+    library.emulator_start.argtypes = (POINTER(Request), POINTER(c_void_p))
     library.emulator_wait.argtypes = (c_void_p, c_double)
     library.emulator_stop.argtypes = (c_void_p, c_int32)
     library.emulator_stop.restype = None

@@ -120,7 +120,7 @@ def build_module(
     """
     compiler = cxx.find_compiler()
     user_files = followed(path, include_dirs)
-    options = [f"-D{name}={value}" for name, value in sorted(defines.items())]
+    options = [f"-D{name}={_text(value)}" for name, value in sorted(defines.items())]
     options += [f"-I{directory}" for directory in include_dirs]
     contents = [(str(file), file.read_bytes()) for file in user_files]
     key = _key(compiler, contents, options, list(name_expressions), list(extra_flags))
@@ -159,6 +159,10 @@ def build_module(
         )  # fmt: skip
 
     return _keep(target, make)
+
+
+def _text(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def _registration(found: Found, name_expressions: Sequence[str]) -> str:

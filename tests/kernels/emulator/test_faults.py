@@ -84,6 +84,12 @@ def test_wild_pointer(faults):
     )
 
 
+@needs_addr2line
+def test_wild_pointer_given_to_the_c_library(faults):
+    with pytest.raises(emulator.IllegalAddress, match=rf"at faults.cu:{line('memset')}$"):
+        faults.get_function("clears")((1,), (1,), (np.zeros(8, np.int8), np.int32(300)))
+
+
 def test_null_pointer(faults):
     with pytest.raises(emulator.IllegalAddress, match=r"fine: .* at address (\(nil\)|0x)"):
         faults.get_function("fine")((1,), (32,), (None,))
