@@ -108,6 +108,12 @@ extern "C" __global__ void not_there() {}
     }
 MAKE(by_macro, 42)
 
+namespace inner {
+__global__ void spaced(int* out) {
+    out[threadIdx.x] = 8;
+}
+}  // namespace inner
+
 template <typename T, int N>
 __global__ void scale(T* x) {
     x[threadIdx.x] *= N;
