@@ -348,9 +348,11 @@ BAD = [
      "smaller one or more padding"),
     # windows that are all padding
     (pool(padding=((2, 0), (0, 0))), ValueError,
-     f"max_pool2d: padding (2, 0) makes a window of 2 rows all padding (input 6, stride 2); {HELD}"),
+     f"max_pool2d: padding (2, 0) makes a window of 2 rows all padding "
+     f"(input 6, stride 2); {HELD}"),
     (pool(padding=((0, 2), (0, 0))), ValueError,
-     f"max_pool2d: padding (0, 2) makes a window of 2 rows all padding (input 6, stride 2); {HELD}"),
+     f"max_pool2d: padding (0, 2) makes a window of 2 rows all padding "
+     f"(input 6, stride 2); {HELD}"),
     (average(padding=((0, 0), (2, 0))), ValueError,
      f"avg_pool2d: padding (2, 0) makes a window of 2 columns all padding (input 6, stride 2); "
      f"{HELD}"),
@@ -358,7 +360,8 @@ BAD = [
      f"avg_pool2d: padding (0, 2) makes a window of 2 columns all padding (input 6, stride 2); "
      f"{HELD}"),
     (pool(size=1, stride=3, padding=((0, 1), (0, 0))), ValueError,
-     f"max_pool2d: padding (0, 1) makes a window of 1 rows all padding (input 6, stride 3); {HELD}"),
+     f"max_pool2d: padding (0, 1) makes a window of 1 rows all padding "
+     f"(input 6, stride 3); {HELD}"),
     (pool_back(padding=2), ValueError,
      f"max_pool2d_backward: padding (2, 2) makes a window of 2 rows all padding (input 6, stride "
      f"2); {HELD}"),
