@@ -58,6 +58,7 @@ def test_nan_passes_only_where_the_judge_has_it():
     assert not judge([np.nan, 1.0], [1.0, np.nan], 1e9).ok
     assert not judge([1.0], [np.nan], np.nan).ok
     assert not judge([1.0], [np.nan], np.inf).ok
+    assert not judge([1.0], [2.0], np.nan).ok
 
 
 def test_inf_passes_only_where_the_judge_has_it_with_its_sign():
