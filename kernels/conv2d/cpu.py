@@ -36,9 +36,8 @@ from kernels.cpu_threads import one_launch
 from kernels.shapes import Conv2dShape
 
 # Block sizes, as tuples whose length is what counts.
-(ROWS_6, COLS_6), (ROWS_5, COLS_5), (ROWS_4, COLS_4), (ROWS_3, COLS_3), (ROWS_2, COLS_2), (
-    ROWS_1, COLS_1,
-) = (((0,) * rows, (0,) * block_cols(rows)) for rows in (6, 5, 4, 3, 2, 1))  # fmt: skip
+ROWS_6, ROWS_4, ROWS_1 = (0,) * 6, (0,) * 4, (0,)
+COLS_6, COLS_4, COLS_1 = ((0,) * block_cols(rows) for rows in (6, 4, 1))
 PIXEL_RUN = 64  # pixels of dy that stay in the first-level cache while all taps visit them
 
 
@@ -202,14 +201,8 @@ def _correlate_task(  # type: ignore[no-untyped-def]
         # of the parallel loop around them.
         if rows == 6:
             _correlate_block(packed, weights, bias, ROWS_6, COLS_6, tables, group, step, result)
-        elif rows == 5:
-            _correlate_block(packed, weights, bias, ROWS_5, COLS_5, tables, group, step, result)
         elif rows == 4:
             _correlate_block(packed, weights, bias, ROWS_4, COLS_4, tables, group, step, result)
-        elif rows == 3:
-            _correlate_block(packed, weights, bias, ROWS_3, COLS_3, tables, group, step, result)
-        elif rows == 2:
-            _correlate_block(packed, weights, bias, ROWS_2, COLS_2, tables, group, step, result)
         else:
             _correlate_block(packed, weights, bias, ROWS_1, COLS_1, tables, group, step, result)
         for row in range(min(rows, target.planes - group * rows)):
@@ -221,7 +214,9 @@ def _correlate(  # type: ignore[no-untyped-def]
     parts, tensor, weights, bias, rows, tables, source, target, out
 ):
     for task in prange(source.chunks * parts):
-        _correlate_task(task, parts, tensor, weights, bias, rows, tables, source, target, out)
+        _correlate_task(
+            np.int64(task), parts, tensor, weights, bias, rows, tables, source, target, out
+        )
 
 
 def _run(
@@ -295,14 +290,8 @@ def _filter_task(  # type: ignore[no-untyped-def]
             at = (block - first_block) * block_size
             if rows == 6:
                 _filter_block(packed, dy, ROWS_6, COLS_6, tables, step, sums, at)
-            elif rows == 5:
-                _filter_block(packed, dy, ROWS_5, COLS_5, tables, step, sums, at)
             elif rows == 4:
                 _filter_block(packed, dy, ROWS_4, COLS_4, tables, step, sums, at)
-            elif rows == 3:
-                _filter_block(packed, dy, ROWS_3, COLS_3, tables, step, sums, at)
-            elif rows == 2:
-                _filter_block(packed, dy, ROWS_2, COLS_2, tables, step, sums, at)
             else:
                 _filter_block(packed, dy, ROWS_1, COLS_1, tables, step, sums, at)
     for k in range(first_block * rows, min(last_block * rows, planes)):
@@ -318,7 +307,7 @@ def _filter_partials(  # type: ignore[no-untyped-def]
 ):
     """Compute partials (groups of chunks, K, C*R*S), each over the chunks of its group."""
     for task in prange(len(partials) * parts):
-        _filter_task(task, parts, x, dy, rows, cols, tables, source, dy_bands, partials)
+        _filter_task(np.int64(task), parts, x, dy, rows, cols, tables, source, dy_bands, partials)
 
 
 @njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract", "nsz"})
