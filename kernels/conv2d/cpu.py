@@ -310,6 +310,18 @@ def _filter_partials(  # type: ignore[no-untyped-def]
         _filter_task(np.int64(task), parts, x, dy, rows, cols, tables, source, dy_bands, partials)
 
 
+@njit(cache=True, nogil=True)
+def _scatter(dy, w, dx, shape):  # type: ignore[no-untyped-def]
+    """Compute dx one product at a time, without the zeros around dy that `_correlate` relies on."""
+    dx[:] = 0
+    for n, k, p, q in np.ndindex(dy.shape):
+        for c, r, s in np.ndindex(w.shape[1:]):
+            h = p * shape.stride_h - shape.pad_top + r * shape.dilation_h
+            col = q * shape.stride_w - shape.pad_left + s * shape.dilation_w
+            if 0 <= h < shape.h and 0 <= col < shape.w:
+                dx[n, c, h, col] += dy[n, k, p, q] * w[k, c, r, s]
+
+
 @njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract", "nsz"})
 def _sum_per_plane(dy, sums):  # type: ignore[no-untyped-def]
     """Add up dy (N, K, P*Q) over its cells: sums (N, K)."""
@@ -349,6 +361,10 @@ def backward_data(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, shape: Conv2dSh
     shape
         That of the forward pass.
     """
+    if not np.isfinite(w).all():
+        # Zero times such a weight is NaN; it must not reach cells that no output read through it.
+        _scatter(dy, w, dx, shape)
+        return
     plan = backward_data_plan(shape, _lanes(dy), dy.itemsize)
     _run(plan, dy, w.transpose(1, 0, 2, 3).reshape(shape.c, -1), None, dx)
 
