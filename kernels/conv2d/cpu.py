@@ -72,13 +72,12 @@ def _pack_run(tensor, starts, shift, count, room, packed, first, places):  # typ
     The `room` cells behind may be overwritten with anything: a short row is then one transpose too.
     """
     lanes = VECTOR_BYTES // tensor.itemsize
-    if count >= lanes:
-        for i in range(0, count - lanes, lanes):
-            transpose(tensor, starts, shift + i, packed, places, first + i * lanes)
-        last = count - lanes
-        transpose(tensor, starts, shift + last, packed, places, first + last * lanes)
-    elif count + room >= lanes and starts[lanes - 1] + shift + lanes <= len(tensor):
-        transpose(tensor, starts, shift, packed, places, first)
+    inside = starts[lanes - 1] + shift + lanes <= len(tensor)
+    if count >= lanes or (count + room >= lanes and inside):
+        last = max(count - lanes, 0)  # overlaps what is packed already, with the same values
+        for i in range(0, count, lanes):
+            cell = min(i, last)
+            transpose(tensor, starts, shift + cell, packed, places, first + cell * lanes)
     else:
         for lane in range(lanes):
             for i in range(count):
@@ -151,14 +150,10 @@ def _unpack(packed, first, tensor, chunk, plane, bands):  # type: ignore[no-unty
     whole = counts[0]
     for lane in range(1, lanes):
         whole = min(whole, counts[lane])
-    done = 0
-    while done + lanes <= whole:
-        transpose(packed, places, first + done * lanes, tensor, starts, done)
-        done += lanes
-    if done > 0:
-        # The rest overlaps what is written, with the same values.
-        transpose(packed, places, first + (whole - lanes) * lanes, tensor, starts, whole - lanes)
-        done = whole
+    done = whole if whole >= lanes else 0
+    for i in range(0, done, lanes):
+        cell = min(i, whole - lanes)  # the last overlaps what is written, with the same values
+        transpose(packed, places, first + cell * lanes, tensor, starts, cell)
     for lane in range(lanes):
         for i in range(done, counts[lane]):
             tensor[starts[lane] + i] = packed[first + i * lanes + lane]
