@@ -12,7 +12,7 @@ nvrtc = pytest.importorskip(
 )
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """NVRTC's or ptxas's log, which names file and line, or the functions that spill."""
 
 
@@ -26,7 +26,7 @@ def compile_for(arch: str, code: str, options: Sequence[str], label: str) -> dic
 
     Raises
     ------
-    Refused
+    RefusedError
         When it does not compile, or when registers spill to local memory.
     """
     flags = [*options, f"-arch={arch}", "--ptxas-options=-v"]
@@ -37,7 +37,7 @@ def compile_for(arch: str, code: str, options: Sequence[str], label: str) -> dic
         _call(nvrtc.nvrtcGetProgramLog, program, log)  # writes into it
         text = log.rstrip(b"\0 \n").decode()
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            raise Refused(f"{label}, {arch}:\n{text}")
+            raise RefusedError(f"{label}, {arch}:\n{text}")
         assert _call(nvrtc.nvrtcGetCUBINSize, program) > 0
     finally:
         _call(nvrtc.nvrtcDestroyProgram, program)
@@ -55,7 +55,7 @@ def compile_for(arch: str, code: str, options: Sequence[str], label: str) -> dic
         if int(stores) or int(loads)
     ]
     if spilt:
-        raise Refused(f"{label}, {arch}, {' '.join(options)}:\n" + "\n".join(spilt))
+        raise RefusedError(f"{label}, {arch}, {' '.join(options)}:\n" + "\n".join(spilt))
     return {name: int(registers) for name, _, _, registers in kernels}
 
 

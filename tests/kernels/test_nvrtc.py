@@ -1,4 +1,4 @@
-"""Every .cu file is CUDA: NVRTC compiles each variant of it, without spills, with no GPU at hand."""
+"""Every .cu file is CUDA: NVRTC compiles each variant, without spills, with no GPU at hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from nvrtc_compile import Refused, compile_for
+from nvrtc_compile import RefusedError, compile_for
 
 from kernels import shapes, table
 from kernels.source import ROOT, SCALARS, CudaSource, nvrtc_options
@@ -91,12 +91,14 @@ extern "C" __global__ void broken(float* x, Conv2dShape shape) {
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_a_spilling_kernel_is_caught(arch):
-    with pytest.raises(Refused, match=r"spills: \d+ bytes stored, \d+ loaded"):
+    with pytest.raises(RefusedError, match=r"spills: \d+ bytes stored, \d+ loaded"):
         compile_for(arch, SPILLS, nvrtc_options(()), "spills.cu")
 
 
 def test_a_kernel_that_does_not_compile_is_caught_with_file_and_line():
-    with pytest.raises(Refused, match=re.escape('conv2d/broken.cu(3): error: class "Conv2dShape"')):
+    with pytest.raises(
+        RefusedError, match=re.escape('conv2d/broken.cu(3): error: class "Conv2dShape"')
+    ):
         compile_for(
             "sm_90", f'#line 1 "conv2d/broken.cu"{BROKEN}', nvrtc_options(()), "conv2d/broken.cu"
         )
@@ -112,10 +114,9 @@ SHAPES = [
 
 def layout_assertions(layout: np.dtype, name: str) -> str:
     lines = ['#include "shape.cuh"', f"static_assert(sizeof({name}) == {layout.itemsize});"]
-    lines += [
-        f'static_assert(__builtin_offsetof({name}, {field}) == {layout.fields[field][1]}, "{field}");'
-        for field in layout.names
-    ]
+    for field in layout.names:
+        offset = layout.fields[field][1]
+        lines.append(f'static_assert(__builtin_offsetof({name}, {field}) == {offset}, "{field}");')
     return "\n".join([*lines, f'extern "C" __global__ void layout(const {name} shape) {{}}'])
 
 
@@ -129,5 +130,5 @@ def test_another_layout_is_caught(shape, name):
     fields = list(shape.struct.dtype.names)
     fields[3], fields[4] = fields[4], fields[3]
     swapped = np.dtype([(field, np.int32) for field in fields])
-    with pytest.raises(Refused, match="static assertion failed"):
+    with pytest.raises(RefusedError, match="static assertion failed"):
         compile_for("sm_90", layout_assertions(swapped, name), nvrtc_options(()), "layout")

@@ -1,0 +1,90 @@
+"""RawModule of the double: NVRTC's text and options, compiled and run by the emulator."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernels import emulator
+
+
+class RawModule:
+    """Takes what CuPy's takes by keyword, and nothing else."""
+
+    def __init__(
+        self, code: str | None = None, *, options: tuple[str, ...] = (), backend: str = "nvrtc"
+    ) -> None:
+        if not isinstance(code, str):
+            raise TypeError("the double compiles from code alone")
+        if not isinstance(options, tuple):
+            raise TypeError(f"options must be a tuple of str, not {type(options).__name__}")
+        self._code, self._options, self._module = code, options, None
+
+    def compile(self, log_stream: Any = None) -> None:
+        """Compile; CuPy does it at the first use of a function otherwise."""
+        if self._module is not None:
+            return
+        from cupy.cuda.compiler import CompileException
+
+        defines, includes = {}, []
+        for option in self._options:
+            if found := re.fullmatch(r"-D(\w+)=(.*)", option):
+                defines[found[1]] = found[2]
+            elif option.startswith("-I"):
+                includes.append(option[2:])
+            elif option not in ("-std=c++17", "-lineinfo", "--use_fast_math"):
+                raise CompileException("", self._code, "", self._options, "nvrtc", option)
+        name = hashlib.sha256(self._code.encode()).hexdigest()[:16]
+        folder = Path(tempfile.mkdtemp(prefix="cupy-double-"))
+        path = folder / f"{name}.cu"
+        path.write_text(self._code)
+        try:
+            self._module = emulator.load(path, defines=defines, include_dirs=includes)
+        except emulator.CompileError as error:
+            raise CompileException(str(error), self._code, "", self._options) from None
+
+    def get_function(self, name: str) -> RawKernel:
+        """Return a kernel; CuPy compiles here when nobody did before."""
+        self.compile()
+        return RawKernel(self._module.get_function(name))
+
+
+class RawKernel:
+    """A kernel with CuPy's conventions for arguments."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self.max_dynamic_shared_size_bytes = 48 << 10
+
+    def __call__(
+        self, grid: tuple[int, ...], block: tuple[int, ...], args: Any, *, shared_mem: int = 0
+    ) -> None:
+        if not isinstance(grid, tuple) or not isinstance(block, tuple):
+            raise TypeError("grid and block must be tuples")
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        self._function(grid, block, tuple(map(_argument, args)), shared_mem=shared_mem)
+
+
+def _argument(value: Any) -> Any:
+    """Return what CuPy would send: 64 bits for an int, a double for a float, bytes for a struct."""
+    import cupy
+
+    if isinstance(value, cupy.ndarray):
+        return value._host
+    if isinstance(value, np.uintp) and value == 0:
+        return None  # a null pointer, for the emulator
+    if isinstance(value, np.generic):
+        return value
+    if isinstance(value, bool):
+        return np.bool_(value)
+    if isinstance(value, int):
+        return np.int64(value)
+    if isinstance(value, float):
+        return np.float64(value)
+    raise TypeError(f"Unsupported type {type(value)}")

@@ -1,0 +1,97 @@
+"""cupy.cuda of the double: one device that is none."""
+
+from __future__ import annotations
+
+import time
+import types
+from typing import Any
+
+from cupy.cuda import compiler, runtime
+
+__all__ = ["Device", "Event", "Stream", "compiler", "get_current_stream", "runtime"]
+
+
+class Device:
+    """Device 0."""
+
+    compute_capability = "90"
+
+    def __init__(self, device: int = 0) -> None:
+        self.id = device
+        self.mem_info = (1 << 30, 1 << 30)
+        self.attributes: dict[str, int] = {}
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        return None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __int__(self) -> int:
+        return self.id
+
+    def use(self) -> None:
+        """Do nothing: there is one device."""
+
+    def synchronize(self) -> None:
+        """Do nothing: a launch has ended when it returns."""
+
+
+class Stream:
+    """A stream on which everything has happened already."""
+
+    ptr = 0
+
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        pass
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        return None
+
+    def synchronize(self) -> None:
+        """Do nothing."""
+
+    def record(self, event: Event | None = None) -> Event:
+        """Record an event."""
+        event = event or Event()
+        event.record()
+        return event
+
+
+Stream.null = Stream()
+
+
+class Event:
+    """An event of the host's clock."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.at = 0.0
+
+    def record(self, stream: Any = None) -> None:
+        """Keep the time."""
+        self.at = time.perf_counter()
+
+    def synchronize(self) -> None:
+        """Do nothing."""
+
+
+def get_elapsed_time(start: Event, end: Event) -> float:
+    """Return milliseconds."""
+    return (end.at - start.at) * 1e3
+
+
+def get_current_stream() -> Stream:
+    """Return the one there is."""
+    return Stream.null
+
+
+nvtx = types.SimpleNamespace(RangePush=lambda *_: None, RangePop=lambda: None)
