@@ -187,7 +187,7 @@ def array(operation: str, name: str, value: Any, letters: str, like: Any = None)
         if value.dtype != like.dtype:
             raise TypeError(
                 f"{operation}: {name} is {value.dtype} but the first array is {like.dtype}; "
-                "all arrays of a call share one dtype"
+                f"all arrays of a call share one dtype: {name}.astype('{like.dtype}')"
             )
     contiguous(operation, name, value)
 
@@ -202,11 +202,16 @@ def same_place(operation: str, name: str, value: Any, like: Any) -> None:
 
 
 def contiguous(operation: str, name: str, value: Any) -> None:
-    """Raise unless `value` is C-contiguous."""
+    """Raise unless `value` is C-contiguous and, on the host, aligned to its elements."""
     if not value.flags.c_contiguous:
         raise ValueError(
             f"{operation}: {name} of shape {value.shape} is not C-contiguous; "
             f"pass ascontiguousarray({name})"
+        )
+    if not getattr(value.flags, "aligned", True):
+        raise ValueError(
+            f"{operation}: {name} of shape {value.shape} is not aligned to its "
+            f"{value.dtype.itemsize}-byte elements; pass {name}.copy()"
         )
 
 

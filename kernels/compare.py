@@ -88,7 +88,8 @@ def judge(got: np.ndarray, want: np.ndarray, bound: np.ndarray | float) -> Verdi
     with np.errstate(invalid="ignore", divide="ignore"):
         difference = np.abs(got.astype(np.float64) - want)
         alike = (np.isnan(got) & np.isnan(want)) | (got == want)
-        inside = alike | (difference <= bound)
+        # A difference of inf is wrong even where inf among the inputs makes the bound inf.
+        inside = alike | ((difference <= bound) & np.isfinite(difference))
         ratio = np.where(alike, 0.0, difference / bound)
     wrong = np.argwhere(~inside)
     first = tuple(
@@ -100,7 +101,7 @@ def judge(got: np.ndarray, want: np.ndarray, bound: np.ndarray | float) -> Verdi
         )
         for at in wrong[:5]
     )
-    worst = float(np.max(np.nan_to_num(ratio, nan=np.inf), initial=0.0))
+    worst = float(np.max(np.where(np.isnan(ratio), np.inf, ratio), initial=0.0))
     return Verdict(len(wrong), int(got.size), worst, first)
 
 

@@ -179,7 +179,8 @@ def conv2d_backward_bias(dy: Array, *, kernel: str = "auto") -> Array:
     """
     operation = "conv2d_backward_bias"
     checks.array(operation, "dy", dy, "NKPQ")
-    n, k, p, q = dy.shape
+    n, k, p, q = checks.tensor_dims(operation, "dy shape", dy.shape, "NKPQ")
+    checks.element_count(operation, "dy", dy.shape)
     # A 1x1 convolution of one channel has this output, and the bias sees nothing but the output.
     shape = Conv2dShape.of((n, 1, p, q), (k, 1, 1, 1), operation=operation)
     return _launch("conv2d", "backward_bias", kernel, (dy,), (k,), shape)

@@ -36,9 +36,8 @@ from kernels.cpu_threads import one_launch
 from kernels.shapes import Conv2dShape
 
 # Block sizes, as tuples whose length is what counts.
-(ROWS_6, COLS_6), (ROWS_5, COLS_5), (ROWS_4, COLS_4), (ROWS_3, COLS_3), (ROWS_2, COLS_2), (
-    ROWS_1, COLS_1,
-) = (((0,) * rows, (0,) * block_cols(rows)) for rows in (6, 5, 4, 3, 2, 1))  # fmt: skip
+ROWS_6, ROWS_4, ROWS_1 = (0,) * 6, (0,) * 4, (0,)
+COLS_6, COLS_4, COLS_1 = ((0,) * block_cols(rows) for rows in (6, 4, 1))
 PIXEL_RUN = 64  # pixels of dy that stay in the first-level cache while all taps visit them
 
 
@@ -73,13 +72,12 @@ def _pack_run(tensor, starts, shift, count, room, packed, first, places):  # typ
     The `room` cells behind may be overwritten with anything: a short row is then one transpose too.
     """
     lanes = VECTOR_BYTES // tensor.itemsize
-    if count >= lanes:
-        for i in range(0, count - lanes, lanes):
-            transpose(tensor, starts, shift + i, packed, places, first + i * lanes)
-        last = count - lanes
-        transpose(tensor, starts, shift + last, packed, places, first + last * lanes)
-    elif count + room >= lanes and starts[lanes - 1] + shift + lanes <= len(tensor):
-        transpose(tensor, starts, shift, packed, places, first)
+    inside = starts[lanes - 1] + shift + lanes <= len(tensor)
+    if count >= lanes or (count + room >= lanes and inside):
+        last = max(count - lanes, 0)  # overlaps what is packed already, with the same values
+        for i in range(0, count, lanes):
+            cell = min(i, last)
+            transpose(tensor, starts, shift + cell, packed, places, first + cell * lanes)
     else:
         for lane in range(lanes):
             for i in range(count):
@@ -152,14 +150,10 @@ def _unpack(packed, first, tensor, chunk, plane, bands):  # type: ignore[no-unty
     whole = counts[0]
     for lane in range(1, lanes):
         whole = min(whole, counts[lane])
-    done = 0
-    while done + lanes <= whole:
-        transpose(packed, places, first + done * lanes, tensor, starts, done)
-        done += lanes
-    if done > 0:
-        # The rest overlaps what is written, with the same values.
-        transpose(packed, places, first + (whole - lanes) * lanes, tensor, starts, whole - lanes)
-        done = whole
+    done = whole if whole >= lanes else 0
+    for i in range(0, done, lanes):
+        cell = min(i, whole - lanes)  # the last overlaps what is written, with the same values
+        transpose(packed, places, first + cell * lanes, tensor, starts, cell)
     for lane in range(lanes):
         for i in range(done, counts[lane]):
             tensor[starts[lane] + i] = packed[first + i * lanes + lane]
@@ -202,14 +196,8 @@ def _correlate_task(  # type: ignore[no-untyped-def]
         # of the parallel loop around them.
         if rows == 6:
             _correlate_block(packed, weights, bias, ROWS_6, COLS_6, tables, group, step, result)
-        elif rows == 5:
-            _correlate_block(packed, weights, bias, ROWS_5, COLS_5, tables, group, step, result)
         elif rows == 4:
             _correlate_block(packed, weights, bias, ROWS_4, COLS_4, tables, group, step, result)
-        elif rows == 3:
-            _correlate_block(packed, weights, bias, ROWS_3, COLS_3, tables, group, step, result)
-        elif rows == 2:
-            _correlate_block(packed, weights, bias, ROWS_2, COLS_2, tables, group, step, result)
         else:
             _correlate_block(packed, weights, bias, ROWS_1, COLS_1, tables, group, step, result)
         for row in range(min(rows, target.planes - group * rows)):
@@ -221,7 +209,9 @@ def _correlate(  # type: ignore[no-untyped-def]
     parts, tensor, weights, bias, rows, tables, source, target, out
 ):
     for task in prange(source.chunks * parts):
-        _correlate_task(task, parts, tensor, weights, bias, rows, tables, source, target, out)
+        _correlate_task(
+            np.int64(task), parts, tensor, weights, bias, rows, tables, source, target, out
+        )
 
 
 def _run(
@@ -295,14 +285,8 @@ def _filter_task(  # type: ignore[no-untyped-def]
             at = (block - first_block) * block_size
             if rows == 6:
                 _filter_block(packed, dy, ROWS_6, COLS_6, tables, step, sums, at)
-            elif rows == 5:
-                _filter_block(packed, dy, ROWS_5, COLS_5, tables, step, sums, at)
             elif rows == 4:
                 _filter_block(packed, dy, ROWS_4, COLS_4, tables, step, sums, at)
-            elif rows == 3:
-                _filter_block(packed, dy, ROWS_3, COLS_3, tables, step, sums, at)
-            elif rows == 2:
-                _filter_block(packed, dy, ROWS_2, COLS_2, tables, step, sums, at)
             else:
                 _filter_block(packed, dy, ROWS_1, COLS_1, tables, step, sums, at)
     for k in range(first_block * rows, min(last_block * rows, planes)):
@@ -318,7 +302,19 @@ def _filter_partials(  # type: ignore[no-untyped-def]
 ):
     """Compute partials (groups of chunks, K, C*R*S), each over the chunks of its group."""
     for task in prange(len(partials) * parts):
-        _filter_task(task, parts, x, dy, rows, cols, tables, source, dy_bands, partials)
+        _filter_task(np.int64(task), parts, x, dy, rows, cols, tables, source, dy_bands, partials)
+
+
+@njit(cache=True, nogil=True)
+def _scatter(dy, w, dx, shape):  # type: ignore[no-untyped-def]
+    """Compute dx one product at a time, without the zeros around dy that `_correlate` relies on."""
+    dx[:] = 0
+    for n, k, p, q in np.ndindex(dy.shape):
+        for c, r, s in np.ndindex(w.shape[1:]):
+            h = p * shape.stride_h - shape.pad_top + r * shape.dilation_h
+            col = q * shape.stride_w - shape.pad_left + s * shape.dilation_w
+            if 0 <= h < shape.h and 0 <= col < shape.w:
+                dx[n, c, h, col] += dy[n, k, p, q] * w[k, c, r, s]
 
 
 @njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract", "nsz"})
@@ -360,6 +356,10 @@ def backward_data(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, shape: Conv2dSh
     shape
         That of the forward pass.
     """
+    if not np.isfinite(w).all():
+        # Zero times such a weight is NaN; it must not reach cells that no output read through it.
+        _scatter(dy, w, dx, shape)
+        return
     plan = backward_data_plan(shape, _lanes(dy), dy.itemsize)
     _run(plan, dy, w.transpose(1, 0, 2, 3).reshape(shape.c, -1), None, dx)
 

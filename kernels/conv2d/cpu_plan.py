@@ -83,7 +83,7 @@ def block_cols(rows: int) -> int:
 
 def block_size(filters: int) -> tuple[int, int]:
     """Return the rows and columns of the register block that wastes the fewest filters."""
-    rows = min((6, 4, 5, 3, 2, 1), key=lambda size: (-(-filters // size) * size, size < 4))
+    rows = min((6, 4, 1), key=lambda size: max(1, 4 / size) ** 0.5 * -(-filters // size) * size)
     return rows, block_cols(rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import sys
 import time
@@ -18,8 +19,8 @@ IN = TILE + FILTER - 1
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*numba.cuda.*")  # that it moves to numba-cuda
     with contextlib.suppress(ImportError):
-        import numba_cuda  # noqa: F401 - where it is there, numba.cuda is its
-    from numba import cuda
+        importlib.import_module("numba_cuda")  # where it is there, numba.cuda is its
+    cuda: Any = importlib.import_module("numba.cuda")
 
 
 @cuda.jit

@@ -83,7 +83,7 @@ class Failure(Structure):
         ("block", c_uint32 * 3),
         ("thread", c_uint32 * 3),
         ("in_thread", c_int32),
-        ("code", c_uint64),
+        ("code", c_uint64 * 16),
         ("text", c_char * 2048),
     )
 
@@ -91,15 +91,8 @@ class Failure(Structure):
 @functools.cache
 def runtime() -> ctypes.CDLL:
     """Load the runtime, where kernels find its names."""
-    path = build.build_runtime()
-    try:
-        library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL | os.RTLD_NOW)
-    except OSError:  # a damaged cache entry
-        build.remove(path)
-        path = build.build_runtime(rebuild=True)
-        library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL | os.RTLD_NOW)
-    library.emulator_start.argtypes = (POINTER(Request),)
-    library.emulator_start.restype = c_void_p
+    library = ctypes.CDLL(str(build.build_runtime()), mode=ctypes.RTLD_GLOBAL | os.RTLD_NOW)
+    library.emulator_start.argtypes = (POINTER(Request), POINTER(c_void_p))
     library.emulator_wait.argtypes = (c_void_p, c_double)
     library.emulator_stop.argtypes = (c_void_p, c_int32)
     library.emulator_stop.restype = None
@@ -116,12 +109,11 @@ def runtime() -> ctypes.CDLL:
 
 
 def load_module(path: os.PathLike[str]) -> ctypes.CDLL:
-    """Load a compiled file; OSError where it is damaged, CompileError where a name is missing."""
+    """Load a compiled file; CompileError where it needs a function that is nowhere."""
     runtime()
     try:
         return ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL | os.RTLD_NOW)
     except OSError as error:
-        if "undefined symbol" in str(error):
-            name = str(error).rsplit("undefined symbol:", 1)[1].split(",")[0].strip()
-            raise CompileError(f"{name} is declared but nowhere defined", str(error)) from None
-        raise
+        _, undefined, name = str(error).partition("undefined symbol:")
+        what = f"{name.split(',')[0].strip()} is declared but nowhere defined"
+        raise CompileError(what if undefined else str(error), str(error)) from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -53,15 +52,26 @@ def _keep(target: Path, make: Callable[[Path, Path], None]) -> Path:
     with tempfile.TemporaryDirectory(prefix=".building-", dir=target.parent) as directory:
         built = Path(directory) / target.name
         make(built, Path(directory))
+        with built.open("ab") as file:  # a library may have more behind its end
+            file.write(hashlib.sha256(built.read_bytes()).digest())
         os.replace(built, target)
     return target
 
 
-def build_runtime(*, rebuild: bool = False) -> Path:
+def _intact(target: Path) -> bool:
+    """Whether a cache entry is there and whole: to load half a library can end the process."""
+    try:
+        data = target.read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(data[:-32]).digest() == data[-32:]
+
+
+def build_runtime() -> Path:
     """Return the runtime's shared library, built if need be."""
     compiler = cxx.find_compiler()
     target = cache_directory() / f"runtime-{_key(compiler)[:32]}.so"
-    if target.exists() and not rebuild:
+    if _intact(target):
         return target
     source = HERE / "runtime" / "runtime.cpp"
 
@@ -79,7 +89,6 @@ def build_module(
     name_expressions: Sequence[str] = (),
     *,
     extra_flags: Sequence[str] = (),
-    rebuild: bool = False,
 ) -> Path:
     """
     Return the shared library of a ``.cu`` file, built if need be.
@@ -96,8 +105,6 @@ def build_module(
         Instances of templates to make, such as ``"conv<float, 5>"``.
     extra_flags : sequence of str
         For the compiler, such as ``-fsanitize=thread``.
-    rebuild : bool
-        Build even where the cache has it.
 
     Returns
     -------
@@ -113,12 +120,12 @@ def build_module(
     """
     compiler = cxx.find_compiler()
     user_files = followed(path, include_dirs)
-    options = [f"-D{name}={value}" for name, value in sorted(defines.items())]
+    options = [f"-D{name}={_text(value)}" for name, value in sorted(defines.items())]
     options += [f"-I{directory}" for directory in include_dirs]
     contents = [(str(file), file.read_bytes()) for file in user_files]
     key = _key(compiler, contents, options, list(name_expressions), list(extra_flags))
     target = cache_directory() / f"{path.stem}-{key[:32]}.so"
-    if target.exists() and not rebuild:
+    if _intact(target):
         return target
 
     def make(built: Path, directory: Path) -> None:
@@ -154,6 +161,10 @@ def build_module(
     return _keep(target, make)
 
 
+def _text(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
 def _registration(found: Found, name_expressions: Sequence[str]) -> str:
     entries = [(name, f"&::{name}", bounds) for name, bounds in found.kernels]
     entries += [(name, f"&{name}", "") for name in name_expressions]
@@ -176,11 +187,3 @@ def _registration(found: Found, name_expressions: Sequence[str]) -> str:
         f"{{emulator::kernels, {count}, {dynamic}}};\n"
     )
     return "\n".join(lines)
-
-
-def remove(path: Path) -> None:
-    """Delete a cache entry that turned out to be no library."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -29,6 +29,7 @@ FLAGS = (
     "-fno-finite-loops",  # a spin loop stays one
     "-fno-exceptions",
     "-fno-stack-protector",
+    "-fno-optimize-sibling-calls",  # a fault in memset or expf shows where it was called
 )
 WARNINGS = (
     "-Wall",

@@ -45,37 +45,28 @@ def launch(
         workers=settings.worker_count,
     )
     runtime = binding.runtime()
-    handle = runtime.emulator_start(ctypes.byref(request))
-    if not handle:
-        raise EmulatorError("the machine gives no thread to run the kernel on")
+    handle = ctypes.c_void_p()
     try:
+        if not runtime.emulator_start(ctypes.byref(request), ctypes.byref(handle)):
+            raise EmulatorError("the machine gives no thread to run the kernel on")
         _wait(runtime, handle, settings.time_limit)
         failure, printed = _result(runtime, handle)
     finally:
-        runtime.emulator_finish(handle)
+        runtime.emulator_finish(handle)  # Ctrl-C: the kernel must end before its arrays may
     if printed:
         sys.stdout.write(printed)
     if failure.ending != binding.DONE:
         raise _error(failure, kernel.name.decode(), path, settings)
 
 
-def _wait(runtime: ctypes.CDLL, handle: int, time_limit: float | None) -> None:
+def _wait(runtime: ctypes.CDLL, handle: ctypes.c_void_p, time_limit: float | None) -> None:
     end = None if time_limit is None else time.monotonic() + time_limit
-    interrupted: BaseException | None = None
-    while True:
-        try:
-            if runtime.emulator_wait(handle, _SLICE):
-                break
-            if end is not None and time.monotonic() > end:
-                runtime.emulator_stop(handle, binding.TIMEOUT)
-        except BaseException as error:  # Ctrl-C: the kernel must have ended before its arrays may
-            interrupted = interrupted or error
-            runtime.emulator_stop(handle, binding.CANCELLED)
-    if interrupted is not None:
-        raise interrupted
+    while not runtime.emulator_wait(handle, _SLICE):
+        if end is not None and time.monotonic() > end:
+            runtime.emulator_stop(handle, binding.TIMEOUT)
 
 
-def _result(runtime: ctypes.CDLL, handle: int) -> tuple[binding.Failure, str]:
+def _result(runtime: ctypes.CDLL, handle: ctypes.c_void_p) -> tuple[binding.Failure, str]:
     failure = binding.Failure()
     text, size = ctypes.c_void_p(), ctypes.c_uint64()
     runtime.emulator_result(handle, ctypes.byref(failure), ctypes.byref(text), ctypes.byref(size))
@@ -90,35 +81,39 @@ def _error(failure: binding.Failure, kernel: str, path: Path, settings: Settings
     text = failure.text.decode(errors="replace")
     if failure.ending == binding.TIMEOUT:
         text += f" after the time limit of {settings.time_limit:g} s"
-    line = _line_of(failure.code, path) if failure.code else None
+    line = _line_of(list(failure.code), path)
     if line:
         text += f" at {line}"
     return _ERRORS.get(failure.ending, EmulatorError)(f"{place}: {text}")
 
 
-def _line_of(code: int, path: Path) -> str | None:
-    """Return file:line of an address in the kernel's library, where addr2line can tell."""
+def _line_of(code: list[int], path: Path) -> str | None:
+    """Return file:line of the first address in the kernel's library, if addr2line can tell."""
     tool = shutil.which("addr2line")
-    base = _base_of(path, code)
-    if tool is None or base is None:
+    if tool is None or not any(code):
         return None
-    done = subprocess.run(
-        [tool, "-e", str(path), hex(code - base)], capture_output=True, text=True, check=False
-    )
-    name, _, line = done.stdout.strip().partition(":")
-    line = line.split(" ")[0]
-    return f"{Path(name).name}:{line}" if line.isdigit() and line != "0" else None
+    for number, address in enumerate(code):
+        offset = _offset_in(path, address - (number > 0))  # a return address is one behind
+        if offset is None:
+            continue
+        done = subprocess.run(
+            [tool, "-e", str(path), hex(offset)], capture_output=True, text=True, check=False
+        )
+        name, _, line = done.stdout.strip().partition(":")
+        line = line.split(" ")[0]
+        return f"{Path(name).name}:{line}" if line.isdigit() and line != "0" else None
+    return None
 
 
-def _base_of(path: Path, code: int) -> int | None:
+def _offset_in(path: Path, address: int) -> int | None:
+    """Return an address of code relative to where the library was loaded; None outside of it."""
     first: int | None = None
     for mapping in Path("/proc/self/maps").read_text().splitlines():
         fields = mapping.split(maxsplit=5)
         if len(fields) < 6 or fields[5] != str(path):
             continue
         low, high = (int(part, 16) for part in fields[0].split("-"))
-        if int(fields[2], 16) == 0:
-            first = low
-        if low <= code < high:
-            return first
+        first = low if first is None else first
+        if low <= address < high and "x" in fields[1]:
+            return address - first
     return None

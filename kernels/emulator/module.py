@@ -222,24 +222,14 @@ def load(
     """
     source = Path(path).resolve(strict=True)
     directories = [Path(directory).resolve() for directory in include_dirs]
-    arguments = (source, dict(defines or {}), directories, tuple(name_expressions))
     with _lock:
-        built = build.build_module(*arguments)
+        built = build.build_module(source, defines or {}, directories, name_expressions)
         module = _modules.get((str(source), built))
         if module is None:
             try:
-                library = _load(built, source)
-            except OSError:  # a damaged cache entry
-                build.remove(built)
-                built = build.build_module(*arguments, rebuild=True)
-                library = _load(built, source)
+                library = binding.load_module(built)
+            except CompileError as error:
+                raise CompileError(f"{source.name}: {error}", error.log) from None
             module = Module(source, built, library)
             _modules[(str(source), built)] = module
         return module
-
-
-def _load(built: Path, source: Path) -> ctypes.CDLL:
-    try:
-        return binding.load_module(built)
-    except CompileError as error:
-        raise CompileError(f"{source.name}: {error}", error.log) from None

@@ -47,13 +47,18 @@ class Found:
 
 
 def scan(text: str) -> Found:
-    """Find kernels that are not templates, and dynamic shared arrays, in preprocessed text."""
+    """
+    Find kernels and dynamic shared arrays in preprocessed text.
+
+    Templates and kernels in a namespace are left out: as in CuPy they are asked for by name
+    expressions.
+    """
     code = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
     code = _without_strings(code)
     kernels: dict[str, str] = {}
     for at in _occurrences(code, _KERNEL):
         before = code[max(code.rfind(mark, 0, at) for mark in ";}{") + 1 : at]
-        if "template" in before:
+        if "template" in before or _in_namespace(code, at):
             continue
         name, bounds = _declared(code, at + len(_KERNEL))
         if name and not kernels.get(name):
@@ -83,6 +88,17 @@ def _occurrences(code: str, what: str) -> Iterator[int]:
     while at >= 0:
         yield at
         at = code.find(what, at + 1)
+
+
+def _in_namespace(code: str, at: int) -> bool:
+    depth = 0
+    for brace in reversed(list(re.finditer(r"[{}]", code[:at]))):
+        depth += 1 if brace[0] == "}" else -1
+        if depth < 0:
+            depth = 0
+            if re.search(r"\bnamespace\b[^;{}()]*$", code[: brace.start()][-200:]):
+                return True
+    return False
 
 
 def _without_strings(code: str) -> str:

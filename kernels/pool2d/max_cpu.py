@@ -38,13 +38,14 @@ def _max_row(x, h, s, first, last, stride, pad, best, where):  # type: ignore[no
         where[q] = np.int32(h * width + w) if wins else where[q]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _pairs(x, upper, first, count, width, y, where):  # type: ignore[no-untyped-def]
     """2x2 windows side by side: results `first` on, the upper left cell of the first at `upper`."""
-    at, below, one = np.int32(upper), np.int32(width), np.int32(1)
+    # Slices, so that LLVM sees indices that cannot be negative (a negative one counts from behind).
+    top, bottom, out, at = x[upper:], x[upper + width :], y[first:], where[first:]
+    start, below, one = np.int32(upper), np.int32(width), np.int32(1)
     for q in range(count):
-        w = upper + 2 * q
-        a, b, c, d = x[w], x[w + 1], x[w + width], x[w + width + 1]
+        a, b, c, d = top[2 * q], top[2 * q + 1], bottom[2 * q], bottom[2 * q + 1]
         right = (not b <= a) & (a == a)  # greater, or a NaN that is the first
         high = b if right else a
         place = one if right else np.int32(0)
@@ -52,8 +53,8 @@ def _pairs(x, upper, first, count, width, y, where):  # type: ignore[no-untyped-
         low = d if right else c
         place_low = below + one if right else below
         down = (not low <= high) & (high == high)
-        y[first + q] = low if down else high
-        where[first + q] = at + np.int32(2 * q) + (place_low if down else place)
+        out[q] = low if down else high
+        at[q] = start + np.int32(2 * q) + (place_low if down else place)
 
 
 @njit(cache=True, nogil=True)
@@ -119,7 +120,7 @@ def _forward_plane(plane, x, y, argmax, shape):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, parallel=True)
 def _forward(x, y, argmax, shape):  # type: ignore[no-untyped-def]
     for plane in prange(shape.n * shape.c):
-        _forward_plane(plane, x, y, argmax, shape)
+        _forward_plane(np.int64(plane), x, y, argmax, shape)
 
 
 @njit(cache=True, nogil=True)

@@ -144,6 +144,15 @@ def test_picture_of_padding_dilation_and_stride(capsys):
     assert notes == []
 
 
+def test_picture_of_asymmetric_padding(capsys):
+    rows, _ = picture(capsys, "--input 2x2x1 --filters 1 --size 2 --padding 1,0,0,3")
+    assert rows == [
+        "a x b 0 0                  A B . .",
+        "A X b 0 0                  . . . .",
+        ". . 0 0 0",
+    ]
+
+
 def test_picture_goes_down_where_the_output_is_one_wide(capsys):
     rows, _ = picture(capsys, "--input 4x3x1 --filters 1 --size 2x3")
     assert rows == [

@@ -49,6 +49,16 @@ class FiberPool {
         return false;
     }
 
+    // Whether these bytes are on a stack, and not in its guard.
+    bool holds(const void* address, size_t bytes) const {
+        auto* first = static_cast<const char*>(address);
+        for (int fiber = 0; fiber < made_; ++fiber) {
+            const char* stack = fibers_[fiber].stack;
+            if (first >= stack + guard_bytes && first + bytes <= stack + stack_bytes) return true;
+        }
+        return false;
+    }
+
   private:
     bool make(int fiber) {
         void* stack = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE,

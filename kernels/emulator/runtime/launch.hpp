@@ -34,7 +34,9 @@ struct Failure {
     Ending ending;
     Index3 block, thread;
     int32_t in_thread;  // whether `thread` says anything
-    uint64_t code;      // an address in the kernel's library, for addr2line; 0 where unknown
+    // Where it was: the program counter, then what lies on top of the stack. The first that is in
+    // the kernel's library is its place, also when it ended in a library it had called.
+    uint64_t code[16];
     char text[2048];
 };
 }

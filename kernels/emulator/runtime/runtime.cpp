@@ -91,7 +91,8 @@ extern "C" void emulator_trap(const char* what, const char* file, int line) {
 
 // ---- for Python ----
 
-extern "C" Launch* emulator_start(const Request* request) {
+// `started` is set before Python can be interrupted, so that a Ctrl-C loses no running launch.
+extern "C" int emulator_start(const Request* request, Launch** started) {
     install_handlers();
     auto* launch = new Launch;
     launch->request = *request;
@@ -99,9 +100,12 @@ extern "C" Launch* emulator_start(const Request* request) {
     uint64_t workers = launch->block_count < static_cast<uint64_t>(request->workers)
                            ? launch->block_count
                            : static_cast<uint64_t>(request->workers);
-    if (Workers::get().start(*launch, static_cast<int>(workers))) return launch;
+    if (Workers::get().start(*launch, static_cast<int>(workers))) {
+        *started = launch;
+        return 1;
+    }
     delete launch;
-    return nullptr;
+    return 0;
 }
 
 // Whether the launch has ended, after at most `seconds`.
@@ -129,6 +133,12 @@ extern "C" void emulator_result(Launch* launch, Failure* failure, const char** p
     *printed_bytes = launch->printed.size();
 }
 
+// Ends the launch if it still runs. Afterwards no kernel touches its arrays any more.
 extern "C" void emulator_finish(Launch* launch) {
+    if (!launch) return;
+    while (!emulator_wait(launch, 0.0)) {
+        emulator_stop(launch, Ending::cancelled);
+        if (emulator_wait(launch, 0.01)) break;
+    }
     delete launch;
 }

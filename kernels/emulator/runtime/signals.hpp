@@ -14,14 +14,23 @@ inline int stop_signal() {
 constexpr int fault_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
 inline struct sigaction earlier_handlers[NSIG];
 
-inline uint64_t program_counter(void* context) {
+inline void note_place(Worker& worker, void* context) {
+    auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext;
+    uint64_t* places = worker.signal_places;
+    for (int i = 0; i < 16; ++i) places[i] = 0;
 #if defined(__x86_64__)
-    return static_cast<uint64_t>(static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP]);
+    places[0] = static_cast<uint64_t>(registers.gregs[REG_RIP]);
+    auto* stack = reinterpret_cast<const uint64_t*>(registers.gregs[REG_RSP]);
 #elif defined(__aarch64__)
-    return static_cast<ucontext_t*>(context)->uc_mcontext.pc;
+    places[0] = registers.pc;
+    places[1] = registers.regs[30];  // the link register
+    const uint64_t* stack = nullptr;
 #else
-    return 0;
+    (void)registers;
+    const uint64_t* stack = nullptr;
 #endif
+    if (!worker.fibers.holds(stack, 15 * sizeof *stack)) return;
+    for (int i = 1; i < 16; ++i) places[i] = stack[i - 1];
 }
 
 // The handlers leave through siglongjmp: the kernel's stack is abandoned where it stands.
@@ -31,7 +40,7 @@ inline void on_fault(int number, siginfo_t* info, void* context) {
         worker->signal_number = number;
         worker->signal_code = info->si_code;
         worker->signal_address = info->si_addr;
-        worker->signal_pc = program_counter(context);
+        note_place(*worker, context);
         siglongjmp(worker->escape, 1);
     }
     const struct sigaction& earlier = earlier_handlers[number];
@@ -49,7 +58,7 @@ inline void on_stop(int number, siginfo_t*, void* context) {
     Worker* worker = this_worker;
     if (!worker || !worker->in_kernel || worker->uninterruptible || !worker->launch->stop) return;
     worker->signal_number = number;
-    worker->signal_pc = program_counter(context);
+    note_place(*worker, context);
     siglongjmp(worker->escape, 1);
 }
 

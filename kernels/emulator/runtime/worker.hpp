@@ -85,7 +85,7 @@ struct Worker {
     volatile sig_atomic_t uninterruptible = 0;  // holds a lock: a stop has to wait
     volatile int signal_number = 0, signal_code = 0;
     void* volatile signal_address = nullptr;
-    volatile uint64_t signal_pc = 0;
+    uint64_t signal_places[16] = {};
     std::unordered_map<const emulator::Module*, SharedMemory> shared_memory;
 
     // The mailbox of an idle worker.

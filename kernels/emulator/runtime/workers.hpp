@@ -151,7 +151,7 @@ class Workers {
         failure.block = blockIdx;
         failure.thread = threadIdx;
         failure.in_thread = 1;
-        failure.code = worker.signal_pc;
+        memcpy(failure.code, worker.signal_places, sizeof failure.code);
         memcpy(failure.text, text, sizeof text);
         worker.launch->fail(failure);
     }

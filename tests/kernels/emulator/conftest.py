@@ -9,7 +9,8 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def shared():
-    return emulator.load(HERE / "shared.cu", name_expressions=["scale<float, 3>", "scale<int,2>"])
+    names = ["scale<float, 3>", "scale<int,2>", "inner::spaced"]
+    return emulator.load(HERE / "shared.cu", name_expressions=names)
 
 
 @pytest.fixture(scope="session")

@@ -33,8 +33,8 @@ extern "C" __global__ void scalars(int i, unsigned u, long long l, float f, doub
 
 extern "C" __global__ void layouts(int* out) {
     int at = 0;
-#define LAYOUT(T)           \
-    out[at++] = sizeof(T);  \
+#define LAYOUT(T)          \
+    out[at++] = sizeof(T); \
     out[at++] = alignof(T);
 #define LAYOUTS(T) LAYOUT(T##1) LAYOUT(T##2) LAYOUT(T##3) LAYOUT(T##4)
     LAYOUTS(char)

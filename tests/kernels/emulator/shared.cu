@@ -88,7 +88,8 @@ extern "C" __global__ void large(int* out) {
     __shared__ int room[10000];
     extern __shared__ int more[];
     room[threadIdx.x] = 1;
-    out[threadIdx.x] = room[threadIdx.x];
+    __syncthreads();
+    out[threadIdx.x] = room[(threadIdx.x + 1) % blockDim.x];
 }
 
 extern "C" __global__ void past_the_end() {
@@ -101,9 +102,17 @@ extern "C" __global__ void not_there() {}
 #endif
 // extern "C" __global__ void commented_out() {}
 
-#define MAKE(name, value) \
-    extern "C" __global__ void name(int* out) { out[threadIdx.x] = value; }
+#define MAKE(name, value)                       \
+    extern "C" __global__ void name(int* out) { \
+        out[threadIdx.x] = value;               \
+    }
 MAKE(by_macro, 42)
+
+namespace inner {
+__global__ void spaced(int* out) {
+    out[threadIdx.x] = 8;
+}
+}  // namespace inner
 
 template <typename T, int N>
 __global__ void scale(T* x) {

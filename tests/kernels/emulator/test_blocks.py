@@ -110,6 +110,8 @@ def test_templates_and_macros(shared):
     shared.get_function("scale<int,2>")((1,), (4,), (i,))
     shared.get_function("by_macro")((1,), (2,), (i,))
     np.testing.assert_array_equal(i, [42, 42, 4, 6])
+    shared.get_function("inner::spaced")((1,), (1,), (i,))
+    assert i[0] == 8
 
 
 def test_only_real_kernels_are_listed(shared):

@@ -59,8 +59,8 @@ def test_an_error_names_file_and_line(tmp_path):
     [
         ("#include <mma.h>\n", r"broken.cu:1: the emulator does not support tensor cores"),
         ("\n#include <cooperative_groups.h>\n", r"broken.cu:2: .*cooperative groups"),
-        ("\n__device__ void f() { asm volatile(\"bar.sync 0;\"); }\n", "broken.cu:2: .*inline PTX"),
-        ("__global__ void f(float* y) { y[0] = tex2D<float>(1, 0, 0); }\n", "broken.cu:1: .*textures"),
+        ("\n__device__ void f() { asm(\"bar.sync 0;\"); }\n", "broken.cu:2: .*inline PTX"),
+        ("__global__ void f(float* y) { y[0] = tex2D<int>(1, 0); }\n", "broken.cu:1: .*textures"),
         ("__device__ int f() { return 1; }\n", "broken.cu: there is no kernel in it"),
     ],
 )  # fmt: skip
@@ -116,8 +116,8 @@ def test_processes_that_build_at_once_and_a_damaged_entry(tiny, tmp_path):
     cache = tmp_path / "cache"
     arguments = [sys.executable, "-c", USE, str(tiny)]
     environment = {**os.environ, "CONV_KERNEL_LAB_CACHE": str(cache)}
-    processes = [subprocess.Popen(arguments, env=environment) for _ in range(3)]
-    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    processes = [subprocess.Popen(arguments, env=environment) for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
     entries = sorted(cache.iterdir())
     assert len(entries) == 2  # the runtime and the kernel file, and nothing half-made
 

@@ -120,7 +120,7 @@ def test_scalars_that_do_not_fit(language):
     for number, value, message in [
         (1, 1, r"got a Python int \(sent as 64 bits\); wanted int: np.int32"),
         (1, np.float32(1), "got np.float32; wanted int"),
-        (2, np.int32(-1), "of value -1; wanted unsigned int: np.uint32"),
+        (2, np.int32(-1), "got np.int32 of value -1; wanted unsigned int: np.uint32"),
         (4, 1.0, r"got a Python float \(sent as double\); wanted float: np.float32"),
         (5, np.float32(1), "got np.float32; wanted double"),
         (5, None, "got a Python NoneType"),

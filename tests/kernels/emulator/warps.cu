@@ -15,8 +15,10 @@ __device__ void shuffles(T* out, T value) {
     out[7 * n + i] = __shfl_xor_sync(FULL, value, 1, 8);
 }
 
-#define SHUFFLES(name, T) \
-    extern "C" __global__ void name(T* out) { shuffles<T>(out, (T)(threadIdx.x * 3 - 7)); }
+#define SHUFFLES(name, T)                           \
+    extern "C" __global__ void name(T* out) {       \
+        shuffles<T>(out, (T)(threadIdx.x * 3 - 7)); \
+    }
 SHUFFLES(shuffle_int, int)
 SHUFFLES(shuffle_unsigned, unsigned)
 SHUFFLES(shuffle_long, long long)

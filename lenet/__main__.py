@@ -1,0 +1,220 @@
+"""``python -m lenet train | evaluate | predict``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from lenet.errors import DivergedError, LenetError, OptionError
+from lenet.settings import Settings
+
+DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+EPILOG = "exit status: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except DivergedError as error:
+        print(f"lenet: {error}", file=sys.stderr)
+        return CHECK_FAILED
+    except LenetError as error:
+        print(f"lenet: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("lenet: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lenet", description="LeNet on hand-written kernels.", epilog=EPILOG
+    )
+    commands = parser.add_subparsers(required=True, metavar="train | evaluate | predict")
+    default = Settings()
+
+    train = commands.add_parser("train", help="train, or go on with a run", epilog=EPILOG)
+    train.set_defaults(command=_train)
+    _add_data(train)
+    _add_setting(train, "epochs", int, f"whole passes over the data ({default.epochs})")
+    _add_setting(train, "batch-size", int, f"images a step ({default.batch_size})")
+    _add_setting(train, "lr", float, f"highest learning rate, one-cycle ({default.lr})")
+    _add_setting(train, "momentum", float, f"of Nesterov's kind ({default.momentum})")
+    _add_setting(train, "weight-decay", float, f"({default.weight_decay})")
+    _add_setting(train, "seed", int, f"of weights and shuffles ({default.seed})")
+    _add_setting(train, "activation", str, "relu or tanh (relu)")
+    _add_kernels(train)
+    train.add_argument(
+        "--runs-dir", type=Path, metavar="DIR", help="where the run's folder goes (runs)"
+    )
+    train.add_argument("--name", help="the run's folder (data, kernels and time)")
+    train.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with the run in this folder"
+    )
+    train.add_argument(
+        "--target-accuracy",
+        metavar="X",
+        help="exit with 1 if the test accuracy ends below X: 0 to 1, or per cent (98)",
+    )
+    train.add_argument("--no-progress", action="store_true", help="a line an epoch, no bar")
+
+    evaluate = commands.add_parser("evaluate", help="test accuracy of a run", epilog=EPILOG)
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    _add_data(evaluate)
+    _add_kernels(evaluate)
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+
+    predict = commands.add_parser("predict", help="what a run sees in images", epilog=EPILOG)
+    predict.set_defaults(command=_predict)
+    predict.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    predict.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="an image file of 28x28 pixels"
+    )
+    predict.add_argument(
+        "--invert", action="store_true", help="the strokes are dark on a light ground"
+    )
+    _add_kernels(predict)
+    predict.add_argument("--json", action="store_true", help="print one JSON array")
+    return parser
+
+
+def _add_setting(parser: argparse.ArgumentParser, name: str, kind: type, text: str) -> None:
+    # No defaults here: --resume must see what was given.
+    metavar = None if kind is str else "N" if kind is int else "X"
+    parser.add_argument("--" + name, type=kind, metavar=metavar, help=text)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--data", help="the embedded data: digits")
+    group.add_argument("--data-dir", metavar="DIR", help="a folder of IDX files, MNIST's form")
+
+
+def _add_kernels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--conv", help="conv2d kernel: see `python -m kernels list` (auto)")
+    parser.add_argument(
+        "--pool", help="max_pool2d or avg_pool2d kernel: max, avg, auto, max:cpu, avg:cpu (auto)"
+    )
+    parser.add_argument("--device", help="auto, cpu or gpu (auto)")
+
+
+def _given(options: argparse.Namespace, names: set[str]) -> dict[str, Any]:
+    return {n: v for n, v in vars(options).items() if n in names and v is not None}
+
+
+def _train(options: argparse.Namespace) -> int:
+    given = _given(options, {field.name for field in dataclasses.fields(Settings)})
+    target = _target(options.target_accuracy)
+    if options.resume and (options.name or options.runs_dir):
+        raise OptionError("--resume names the run's folder itself; leave out --name and --runs-dir")
+    name = options.name
+    if name is not None and (name in ("", ".", "..") or Path(name).name != name):
+        raise OptionError(f"--name is {name!r}; expected a folder's name, without a path")
+
+    from lenet import train
+    from lenet.progress import Bar, Lines, print_result
+
+    plain = options.no_progress or not sys.stdout.isatty()
+    progress = Lines() if plain else Bar()
+    if options.resume:
+        result = train.resume(options.resume, given, progress)
+    else:
+        settings = Settings(**given)
+        runs = options.runs_dir or Path("runs")
+        folder = runs / name if name else _unused(runs, settings)
+        result = train.train(settings, folder, progress)
+    if result.interrupted:
+        print(
+            f"lenet: interrupted and saved; go on with: python -m lenet train "
+            f"--resume {result.run.folder}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    print_result(result)
+    accuracy = result.history[-1]["test_accuracy"]
+    if accuracy < target:
+        print(
+            f"lenet: test accuracy {accuracy:.2%} is below the target of {target:.2%}",
+            file=sys.stderr,
+        )
+        return CHECK_FAILED
+    return DONE
+
+
+def _unused(runs: Path, settings: Settings) -> Path:
+    """Return a folder that is not there yet, named after what the run is."""
+    data = Path(settings.data_dir).resolve().name if settings.data_dir else settings.data
+    name = f"{data}-{settings.conv}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, again = runs / name, 1
+    while folder.exists():
+        again += 1
+        folder = runs / f"{name}-{again}"
+    return folder
+
+
+def _target(text: str | None) -> float:
+    """Return --target-accuracy as a share: up to 1 it is one, above that it is per cent."""
+    try:
+        value = float((text or "0").removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if text and (text.endswith("%") or value > 1):
+        value /= 100
+    if not 0 <= value <= 1:
+        raise OptionError(
+            f"--target-accuracy is {text!r}; expected a share, 0 to 1, or per cent: 0.98 or 98"
+        )
+    return value
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from lenet.inference import Trained
+
+    trained = Trained(options.run, **_given(options, {"conv", "pool", "device"}))
+    found = trained.evaluate(options.data, options.data_dir)
+    if options.json:
+        print(json.dumps(found))
+    else:
+        print(
+            f"{found['data']}: test accuracy {found['accuracy']:.2%}, "
+            f"test loss {found['loss']:.4f}, {found['images']:,} images"
+        )
+    return DONE
+
+
+def _predict(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from lenet.inference import Trained, read_image
+
+    trained = Trained(options.run, **_given(options, {"conv", "pool", "device"}))
+    pixels = np.stack([read_image(path, options.invert) for path in options.images])
+    probabilities = trained.predict(pixels)
+    rows = [
+        {
+            "image": str(path),
+            "label": int(row.argmax()),
+            "probability": float(row.max()),
+            "probabilities": [float(p) for p in row],
+        }
+        for path, row in zip(options.images, probabilities, strict=True)
+    ]
+    if options.json:
+        print(json.dumps(rows))
+    else:
+        for row in rows:
+            print(f"{row['image']}: {row['label']} ({row['probability']:.1%})")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

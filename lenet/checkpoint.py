@@ -1,0 +1,243 @@
+"""The run folder: config.json, metrics.jsonl and checkpoint.safetensors, safe against a crash.
+
+A checkpoint is written beside the old one, flushed to the disk, then renamed over it: at any moment
+the folder holds one whole checkpoint. An epoch's line is added to metrics.jsonl before the
+checkpoint that counts the epoch; `Run.trim_metrics` drops the lines a checkpoint does not count.
+
+A checkpoint holds the weights, the momentum, and how far the run is: whole epochs, and the losses
+and hits of each step since. Shuffles are a pure function of seed and epoch, the learning rate of the
+step, so there is no generator state to keep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lenet.errors import CheckpointError
+
+CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.safetensors"
+FORMAT = "conv-kernel-lab lenet 1"
+VELOCITY = "velocity."
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Where a run is.
+
+    Attributes
+    ----------
+    weights, velocity
+        The parameters and their momentum, by name.
+    epoch
+        Whole epochs behind it, evaluated and in metrics.jsonl.
+    losses, hits
+        Of each step since then, float64: mean loss of the batch, and right answers in it.
+    """
+
+    weights: dict[str, np.ndarray]
+    velocity: dict[str, np.ndarray]
+    epoch: int
+    losses: np.ndarray
+    hits: np.ndarray
+
+    @classmethod
+    def none(cls) -> Checkpoint:
+        """Return what stands for the beginning: no weights, epoch 0."""
+        return cls({}, {}, 0, np.empty(0), np.empty(0))
+
+
+class Run:
+    """A run's folder.
+
+    Parameters
+    ----------
+    folder
+        ``runs/<name>``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def create(cls, folder: Path, config: Mapping[str, Any]) -> Run:
+        """Make a new run folder and write its config.
+
+        Raises
+        ------
+        CheckpointError
+            A folder that is there already, or cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise CheckpointError(
+                f"{folder} is there already; choose another --name, or continue it with "
+                f"--resume {folder}"
+            ) from None
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot make the run folder {folder}: {error.strerror}; choose a folder that can "
+                "be written with --runs-dir"
+            ) from None
+        run = cls(folder)
+        with run._saving("a new run"):
+            _write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        return run
+
+    def config(self) -> dict[str, Any]:
+        """Return what the run was started with."""
+        path = self.folder / CONFIG
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.folder} is not a run: {CONFIG}: {error.strerror}; expected a folder that "
+                "`python -m lenet train` made, such as runs/NAME"
+            ) from None
+        except ValueError as error:
+            raise CheckpointError(f"{path}: damaged: {error}") from None
+        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: not of a LeNet run (no format {FORMAT!r})")
+        return config
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the run's checkpoint.
+
+        Raises
+        ------
+        CheckpointError
+            A full disk or a folder that cannot be written; the checkpoint before stays as it was.
+        """
+        from safetensors.numpy import save
+
+        tensors = {
+            **checkpoint.weights,
+            **{VELOCITY + name: array for name, array in checkpoint.velocity.items()},
+            "epoch.losses": checkpoint.losses,
+            "epoch.hits": checkpoint.hits,
+        }
+        content = save(tensors, {"format": FORMAT, "epoch": str(checkpoint.epoch)})
+        with self._saving(f"epoch {checkpoint.epoch}"):
+            _write_atomically(self.folder / CHECKPOINT, content)
+
+    def load(self, expected: Mapping[str, np.ndarray]) -> Checkpoint:
+        """Return the run's checkpoint.
+
+        Parameters
+        ----------
+        expected
+            The model's parameters: the names, shapes and dtypes that the tensors must have.
+
+        Raises
+        ------
+        CheckpointError
+            A checkpoint that is missing, damaged or another model's.
+        """
+        path = self.folder / CHECKPOINT
+        tensors, metadata = _read(path)
+        if metadata.get("format") != FORMAT or not metadata.get("epoch", "").isdecimal():
+            raise CheckpointError(f"{path}: not a checkpoint of ours (no format {FORMAT!r})")
+        extra = {name: tensors.pop(name, np.empty(0)) for name in ("epoch.losses", "epoch.hits")}
+        wanted = {p + name: array for name, array in expected.items() for p in ("", VELOCITY)}
+        if missing := sorted(wanted.keys() - tensors.keys()):
+            raise CheckpointError(f"{path}: another model's: it has no {', '.join(missing)}")
+        if unknown := sorted(tensors.keys() - wanted.keys()):
+            raise CheckpointError(f"{path}: another model's: it also has {', '.join(unknown)}")
+        for name, array in wanted.items():
+            got = tensors[name]
+            if got.shape != array.shape or got.dtype != array.dtype:
+                raise CheckpointError(
+                    f"{path}: another model's: {name} is {got.dtype} {got.shape}; "
+                    f"expected {array.dtype} {array.shape}"
+                )
+        return Checkpoint(
+            {name: tensors[name] for name in expected},
+            {name: tensors[VELOCITY + name] for name in expected},
+            int(metadata["epoch"]),
+            extra["epoch.losses"],
+            extra["epoch.hits"],
+        )
+
+    def add_metrics(self, line: Mapping[str, Any]) -> None:
+        """Append one epoch's line to metrics.jsonl."""
+        with self._saving(f"epoch {line['epoch']}"), (self.folder / METRICS).open("ab") as file:
+            file.write((json.dumps(line) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl; a last one that a crash cut off is left out."""
+        path = self.folder / METRICS
+        lines = []
+        for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(text))
+        return lines
+
+    def trim_metrics(self, epoch: int) -> None:
+        """Drop the lines past whole epoch `epoch`: they will be written again."""
+        kept = [line for line in self.metrics() if line["epoch"] <= epoch]
+        with self._saving(f"epoch {epoch}"):
+            _write_atomically(
+                self.folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode()
+            )
+
+    @contextlib.contextmanager
+    def _saving(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if (self.folder / CHECKPOINT).exists():
+                out = f"the checkpoint before is intact: continue with --resume {self.folder}"
+            else:
+                out = "choose another folder with --runs-dir"
+            raise CheckpointError(
+                f"cannot save {what} in {self.folder}: {error.strerror}; {out}"
+            ) from error
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: there is no checkpoint; the run was stopped before its first: start it anew"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: damaged or no safetensors file ({error}); start the run anew"
+        ) from None
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that, whenever the machine stops, `path` is the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.new")  # one name: a crash leaves one at most
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself
+    finally:
+        os.close(folder)

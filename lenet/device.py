@@ -1,0 +1,63 @@
+"""Where a model trains: host memory and NumPy, or a GPU and CuPy. Copies are always explicit."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kernels import place
+from lenet.errors import OptionError
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+
+class Device(NamedTuple):
+    """A place to compute.
+
+    Attributes
+    ----------
+    name
+        ``"cpu"`` or ``"gpu"``.
+    xp
+        Its array module, numpy or cupy.
+    """
+
+    name: str
+    xp: Any
+
+    def put(self, array: np.ndarray) -> Array:
+        """Copy a NumPy array to the device (nothing to do on the CPU)."""
+        return self.xp.asarray(array)
+
+    def fetch(self, array: Array) -> np.ndarray:
+        """Copy an array of the device to host memory (nothing to do on the CPU)."""
+        return array if self.xp is np else self.xp.asnumpy(array)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was asked."""
+        if self.xp is not np:
+            self.xp.cuda.get_current_stream().synchronize()
+
+
+CPU = Device("cpu", np)
+
+
+def choose(name: str) -> Device:
+    """Return the device that ``"auto"``, ``"cpu"`` or ``"gpu"`` means here.
+
+    Raises
+    ------
+    OptionError
+        An unknown name, or ``"gpu"`` where there is none; the message says why.
+    """
+    if name not in ("auto", "cpu", "gpu"):
+        raise OptionError(f"device is {name!r}; expected 'auto', 'cpu' or 'gpu'")
+    problem = None if name == "cpu" else place.gpu_problem()
+    if name == "gpu" and problem:
+        raise OptionError(f"--device gpu: {problem}; use --device cpu")
+    if name == "cpu" or problem:
+        return CPU
+    import cupy
+
+    return Device("gpu", cupy)

@@ -1,0 +1,134 @@
+"""Using a trained run: its accuracy on data, and what it sees in an image file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lenet import device as devices
+from lenet.checkpoint import Run
+from lenet.data import load_data, standardise
+from lenet.errors import CheckpointError, DataError, KernelError, OptionError
+from lenet.loss import softmax
+from lenet.model import IMAGE, Model, build_model, choose_kernels
+from lenet.settings import from_config
+from lenet.trainer import evaluate
+
+
+class Trained:
+    """A run's model with its weights.
+
+    Parameters
+    ----------
+    folder
+        The run's.
+    conv, pool, device
+        What to run it on, as ``python -m lenet train`` takes them; it may be other than what it
+        was trained on, but the kind of pooling is the model's.
+
+    Raises
+    ------
+    LenetError
+        Options that cannot be used, or a run that cannot be read.
+    """
+
+    def __init__(
+        self, folder: Path, *, conv: str = "auto", pool: str = "auto", device: str = "auto"
+    ) -> None:
+        run = Run(folder)
+        self.config = run.config()
+        self.settings = from_config(self.config, folder)
+        kind = self.settings.pool[:3]
+        self.device = devices.choose(device)
+        self.choice = choose_kernels(conv, f"{kind}:auto" if pool == "auto" else pool, self.device)
+        if self.choice.pool_operation[:3] != kind:
+            raise OptionError(
+                f"--pool {pool}: {folder} was trained with {kind}-pooling; give one of its "
+                f"kernels, such as {kind}:{self.choice.pool}"
+            )
+        self.model: Model = build_model(
+            self.config["classes"],
+            self.choice,
+            activation=self.settings.activation,
+            device=self.device,
+        )
+        views = self.model.tensors(self.model.weights)
+        saved = run.load({name: self.device.fetch(view) for name, view in views.items()})
+        for name, array in saved.weights.items():
+            views[name][...] = self.device.put(array)
+
+    def evaluate(self, data: str | None = None, data_dir: str | None = None) -> dict[str, Any]:
+        """Return test loss and accuracy on the run's own data, or on others.
+
+        Others are standardised by their own training pixels, as the run's were.
+        """
+        if data is None and data_dir is None:
+            data, data_dir = self.settings.data, self.settings.data_dir
+        dataset = load_data(data or "digits", data_dir)
+        if dataset.classes > self.config["classes"]:
+            raise CheckpointError(
+                f"{dataset.name} has {dataset.classes} classes but the run was trained on "
+                f"{self.config['classes']}; evaluate it on data it knows"
+            )
+        images, labels = map(self.device.put, (dataset.test_images, dataset.test_labels))
+        with _kernels_start():
+            loss, accuracy = evaluate(self.model, images, labels)
+        return {"data": dataset.name, "images": len(images), "loss": loss, "accuracy": accuracy}
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """Return each class's probability, (N, classes), for images of bytes, (N, 28, 28)."""
+        images = standardise(pixels, self.config["mean"], self.config["std"])
+        with _kernels_start():
+            return self.device.fetch(softmax(self.model.forward(self.device.put(images))))
+
+
+class _kernels_start:  # noqa: N801 - reads as a function
+    """Turn what a kernel cannot start for into one clear line."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, (ImportError, RuntimeError)):
+            raise KernelError(f"the kernels do not run here: {error}") from error
+
+
+def read_image(path: Path, invert: bool = False) -> np.ndarray:
+    """Return an image file's pixels, grey bytes, (28, 28).
+
+    Parameters
+    ----------
+    path
+        PNG or whatever else Pillow reads. Colours become grey; what is transparent becomes
+        background.
+    invert
+        For dark strokes on a light ground: the model knows light strokes on a dark one.
+
+    Raises
+    ------
+    DataError
+        No image, or not of 28x28 pixels.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGBA")
+            mode = file.mode
+    except OSError as error:
+        reason = error.strerror or "no image that Pillow can read"
+        raise DataError(f"{path}: {reason}") from None
+    if mode.startswith(("I", "F")):
+        raise DataError(f"{path}: its pixels are not bytes (mode {mode}); save it with 8 bits")
+    if image.size != (IMAGE, IMAGE):
+        width, height = image.size
+        raise DataError(
+            f"{path}: {width}x{height} pixels; expected {IMAGE}x{IMAGE}. Resize it first, for "
+            f'instance: python -c "from PIL import Image; Image.open({str(path)!r})'
+            f".resize(({IMAGE}, {IMAGE})).save('resized.png')\""
+        )
+    ground = Image.new("RGBA", image.size, "white" if invert else "black")
+    pixels = np.asarray(Image.alpha_composite(ground, image).convert("L"))
+    return 255 - pixels if invert else pixels

@@ -1,0 +1,213 @@
+"""The layers of a small network: forward, backward, and the parameters in between.
+
+A layer keeps from ``forward`` what its ``backward`` needs. The arrays are NumPy's or CuPy's, and
+stay where they are. Parameters and gradients are views into the model's two flat vectors (see
+`lenet.model`), so a layer writes its gradients in place.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import kernels
+from kernels import place
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+
+class Layer:
+    """A layer without parameters; the others add theirs.
+
+    Attributes
+    ----------
+    name
+        Unique in its model; names the layer's tensors in checkpoints (``"conv1.w"``).
+    kind
+        What the layer's time is counted under.
+    shapes
+        Shape of each parameter, by its name in the layer.
+    fan
+        Connections into and out of one unit, for the initial scale of ``w``.
+    w, b, dw, db
+        The parameters and their gradients, of a layer that has them.
+    """
+
+    kind = "reshape"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.fan = (0, 0)
+        self.w: Array
+        self.b: Array
+        self.dw: Array
+        self.db: Array
+
+    def forward(self, x: Array) -> Array:
+        """Return the layer's output for the batch `x`."""
+        raise NotImplementedError
+
+    def backward(self, dy: Array) -> Array:
+        """Write the parameters' gradients and return the gradient with respect to `x`."""
+        raise NotImplementedError
+
+
+class Conv2d(Layer):
+    """A convolution by one kernel of the lab: (N, C, H, W) to (N, K, P, Q).
+
+    Parameters
+    ----------
+    name
+        As for `Layer`.
+    channels, filters
+        C and K.
+    size
+        Height and width of a filter.
+    padding
+        Zeros on each side.
+    kernel
+        A conv2d row's name.
+    first
+        Whether the layer's input is the data, which needs no gradient.
+    """
+
+    kind = "convolution"
+
+    def __init__(
+        self,
+        name: str,
+        channels: int,
+        filters: int,
+        size: int,
+        *,
+        padding: int = 0,
+        kernel: str = "auto",
+        first: bool = False,
+    ) -> None:
+        super().__init__(name)
+        self.shapes = {"w": (filters, channels, size, size), "b": (filters,)}
+        self.fan = (channels * size * size, filters * size * size)
+        self.how: dict[str, Any] = {"padding": padding, "kernel": kernel}
+        self.first = first
+
+    def forward(self, x: Array) -> Array:
+        """Return the filtered images."""
+        self.x = x
+        return kernels.conv2d(x, self.w, self.b, **self.how)
+
+    def backward(self, dy: Array) -> Array:
+        """Write dw and db; return dx, or None from the first layer."""
+        self.dw[...] = kernels.conv2d_backward_filter(self.x, dy, self.w.shape, **self.how)
+        self.db[...] = kernels.conv2d_backward_bias(dy, kernel=self.how["kernel"])
+        if self.first:
+            return None
+        return kernels.conv2d_backward_data(dy, self.w, self.x.shape, **self.how)
+
+
+class MaxPool2d(Layer):
+    """The maximum of each 2x2 window."""
+
+    kind = "pooling"
+
+    def __init__(self, name: str, kernel: str = "auto") -> None:
+        super().__init__(name)
+        self.kernel = kernel
+
+    def forward(self, x: Array) -> Array:
+        """Return the maxima, and keep where they were."""
+        self.x_shape = x.shape
+        y, self.argmax = kernels.max_pool2d(x, kernel=self.kernel, return_argmax=True)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Hand each window's gradient to its maximum."""
+        return kernels.max_pool2d_backward(dy, self.argmax, self.x_shape, kernel=self.kernel)
+
+
+class AvgPool2d(Layer):
+    """The mean of each 2x2 window."""
+
+    kind = "pooling"
+
+    def __init__(self, name: str, kernel: str = "auto") -> None:
+        super().__init__(name)
+        self.kernel = kernel
+
+    def forward(self, x: Array) -> Array:
+        """Return the means."""
+        self.x_shape = x.shape
+        return kernels.avg_pool2d(x, kernel=self.kernel)
+
+    def backward(self, dy: Array) -> Array:
+        """Share each window's gradient among its elements."""
+        return kernels.avg_pool2d_backward(dy, self.x_shape, kernel=self.kernel)
+
+
+class Linear(Layer):
+    """y = x w + b, a matrix product by the array module's BLAS: (N, inputs) to (N, outputs)."""
+
+    kind = "linear"
+
+    def __init__(self, name: str, inputs: int, outputs: int) -> None:
+        super().__init__(name)
+        self.shapes = {"w": (inputs, outputs), "b": (outputs,)}
+        self.fan = (inputs, outputs)
+
+    def forward(self, x: Array) -> Array:
+        """Return x w + b."""
+        self.x = x
+        y = x @ self.w
+        y += self.b
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Write dw = x' dy and db; return dx = dy w'."""
+        place.array_module(dy).matmul(self.x.T, dy, out=self.dw)
+        dy.sum(axis=0, out=self.db)
+        return dy @ self.w.T
+
+
+class ReLU(Layer):
+    """max(x, 0). Works in place: the layer before must not need its own output."""
+
+    kind = "activation"
+
+    def forward(self, x: Array) -> Array:
+        """Overwrite x with max(x, 0)."""
+        self.y = place.array_module(x).maximum(x, 0, out=x)
+        return self.y
+
+    def backward(self, dy: Array) -> Array:
+        """Overwrite dy with 0 where the output was 0."""
+        dy *= self.y > 0
+        return dy
+
+
+class Tanh(Layer):
+    """tanh(x), LeNet's own activation. Works in place, as `ReLU`."""
+
+    kind = "activation"
+
+    def forward(self, x: Array) -> Array:
+        """Overwrite x with tanh(x)."""
+        self.y = place.array_module(x).tanh(x, out=x)
+        return self.y
+
+    def backward(self, dy: Array) -> Array:
+        """Overwrite dy with dy (1 - y^2)."""
+        dy *= 1 - self.y * self.y
+        return dy
+
+
+class Flatten(Layer):
+    """(N, C, H, W) to (N, C*H*W), without a copy."""
+
+    def forward(self, x: Array) -> Array:
+        """Return x as a matrix."""
+        self.x_shape = x.shape
+        return x.reshape(len(x), math.prod(x.shape[1:]))
+
+    def backward(self, dy: Array) -> Array:
+        """Return dy as images."""
+        return dy.reshape(self.x_shape)

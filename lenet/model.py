@@ -1,0 +1,234 @@
+"""LeNet, as one list of layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kernels import table
+from lenet.device import CPU, Device
+from lenet.errors import OptionError
+from lenet.layers import AvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Tanh
+from lenet.timing import Phase, Stopwatch
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+IMAGE = 28  # height and width, pixels
+ACTIVATIONS: dict[str, type[Layer]] = {"relu": ReLU, "tanh": Tanh}
+POOLS: dict[str, type[MaxPool2d] | type[AvgPool2d]] = {
+    "max_pool2d": MaxPool2d,
+    "avg_pool2d": AvgPool2d,
+}
+ALIGN = 64  # elements; every parameter starts where an allocation of its own could
+
+
+class Choice(NamedTuple):
+    """The kernels a model runs on: rows of `kernels.table`, by name.
+
+    Attributes
+    ----------
+    conv
+        A conv2d row.
+    pool_operation
+        ``"max_pool2d"`` or ``"avg_pool2d"``.
+    pool
+        A row of it.
+    """
+
+    conv: str
+    pool_operation: str
+    pool: str
+
+    def __str__(self) -> str:
+        return f"conv {self.conv}, {self.pool_operation.partition('_')[0]}-pool {self.pool}"
+
+
+def lenet5(classes: int, choice: Choice, activation: str = "relu") -> list[Layer]:
+    """Return LeNet-5's layers; each comment is the shape of an image's output there.
+
+    The 28x28 images are padded to 32x32. Against LeCun et al., *Gradient-Based Learning Applied to
+    Document Recognition* (1998): every filter of conv2 sees all six maps, pooling has no weights,
+    and the output is a softmax. With average pooling and tanh it is otherwise the original.
+    """
+    pool = POOLS[choice.pool_operation]
+    act = ACTIVATIONS[activation]
+    return [
+        Conv2d("conv1", 1, 6, 5, padding=2, kernel=choice.conv, first=True),  # 6 x 28 x 28
+        act("act1"),
+        pool("pool1", choice.pool),  # 6 x 14 x 14
+        Conv2d("conv2", 6, 16, 5, kernel=choice.conv),  # 16 x 10 x 10
+        act("act2"),
+        pool("pool2", choice.pool),  # 16 x 5 x 5
+        Flatten("flatten"),  # 400
+        Linear("linear1", 400, 120),
+        act("act3"),
+        Linear("linear2", 120, 84),
+        act("act4"),
+        Linear("linear3", 84, classes),
+    ]
+
+
+class Model:
+    """A list of layers whose parameters share one vector, and their gradients another.
+
+    Parameters
+    ----------
+    layers
+        In order. Their names differ.
+    seed
+        Of the initial weights.
+    gain
+        The weights' variance is ``gain / fan_in`` (He: 2, for ReLU), or without a gain
+        ``2 / (fan_in + fan_out)`` (Glorot, for tanh).
+    device
+        Where the parameters live.
+    dtype
+        float32 or float64.
+
+    Attributes
+    ----------
+    weights, gradient
+        The flat vectors.
+    """
+
+    def __init__(
+        self,
+        layers: list[Layer],
+        seed: int = 0,
+        *,
+        gain: float | None = 2.0,
+        device: Device = CPU,
+        dtype: Any = np.float32,
+    ) -> None:
+        self.layers = layers
+        self.device = device
+        self._places = list(_places(layers))
+        length = self._places[-1][2].stop
+        # Drawn in double precision on the host: the same for every device and dtype.
+        rng = np.random.default_rng([seed, 0])
+        initial = np.zeros(length)
+        for layer, name, where in self._places:
+            if name == "w":
+                fan_in, fan_out = layer.fan
+                variance = gain / fan_in if gain else 2 / (fan_in + fan_out)
+                initial[where] = rng.standard_normal(where.stop - where.start) * variance**0.5
+        self.weights = device.put(initial.astype(dtype))
+        self.gradient = device.xp.zeros_like(self.weights)
+        for layer, name, where in self._places:
+            shape = layer.shapes[name]
+            setattr(layer, name, self.weights[where].reshape(shape))
+            setattr(layer, "d" + name, self.gradient[where].reshape(shape))
+
+    def forward(self, x: Array, watch: Stopwatch | None = None) -> Array:
+        """Return the logits, (N, classes), of the images `x`, (N, 1, 28, 28)."""
+        watch = watch or Stopwatch(self.device)
+        for layer in self.layers:
+            with watch.phase(Phase(layer.name, layer.kind, "forward")):
+                x = layer.forward(x)
+        return x
+
+    def backward(self, dy: Array, watch: Stopwatch | None = None) -> None:
+        """Write the gradient, given that with respect to the logits of the last forward."""
+        watch = watch or Stopwatch(self.device)
+        for layer in reversed(self.layers):
+            with watch.phase(Phase(layer.name, layer.kind, "backward")):
+                dy = layer.backward(dy)
+
+    def tensors(self, vector: Array) -> dict[str, Array]:
+        """Return views into a vector like `weights`, by the parameters' names (``"conv1.w"``)."""
+        return {
+            f"{layer.name}.{name}": vector[where].reshape(layer.shapes[name])
+            for layer, name, where in self._places
+        }
+
+
+def build_model(
+    classes: int = 10,
+    choice: Choice | None = None,
+    *,
+    activation: str = "relu",
+    seed: int = 0,
+    device: Device = CPU,
+    dtype: Any = np.float32,
+) -> Model:
+    """Return LeNet-5 with fresh weights.
+
+    Parameters
+    ----------
+    classes
+        Outputs.
+    choice
+        Kernels, from `choose_kernels`; by default the device's fastest.
+    activation
+        ``"relu"`` or ``"tanh"``.
+    seed
+        Of the initial weights.
+    device, dtype
+        As for `Model`.
+    """
+    choice = choice or choose_kernels("auto", "auto", device)
+    layers = lenet5(classes, choice, activation)
+    gain = 2.0 if activation == "relu" else None
+    return Model(layers, seed, gain=gain, device=device, dtype=dtype)
+
+
+def choose_kernels(conv: str, pool: str, device: Device) -> Choice:
+    """Return the rows that ``--conv`` and ``--pool`` name, if they can run on the device.
+
+    Parameters
+    ----------
+    conv
+        A conv2d row's name or ``"auto"``.
+    pool
+        A row of max_pool2d or, if it has none of that name, of avg_pool2d (``"max"`` and ``"avg"``
+        are the CUDA C rows); ``"max:cpu"`` and ``"avg:cpu"`` name both. ``"auto"`` is max-pooling.
+    device
+        Where they are to run.
+
+    Raises
+    ------
+    OptionError
+        An unknown name, or a row that cannot run on the device; the message lists those that can.
+    """
+    kind, colon, name = pool.rpartition(":")
+    operation = f"{kind}_pool2d"
+    if not colon:
+        in_max = name == "auto" or name in table.names("max_pool2d")
+        operation = "max_pool2d" if in_max else "avg_pool2d"
+    if operation not in POOLS or (name != "auto" and name not in table.names(operation)):
+        there = [f"{op[:3]}:{row}" for op in POOLS for row in ("auto", *table.names(op))]
+        raise OptionError(f"--pool {pool}: no such pooling kernel; there are {', '.join(there)}")
+    if conv != "auto" and conv not in table.names("conv2d"):
+        there = ["auto", *table.names("conv2d")]
+        raise OptionError(f"--conv {conv}: no such kernel; there are {', '.join(there)}")
+    return Choice(
+        _runnable("--conv", "conv2d", conv, device),
+        operation,
+        _runnable("--pool", operation, name, device),
+    )
+
+
+def _runnable(option: str, operation: str, name: str, device: Device) -> str:
+    """Return a row's name, "auto" resolved, if it can run on the device."""
+    name = table.find(operation, name, like=device.xp.empty(0) if name == "auto" else None).name
+    places = {"gpu"} if device.name == "gpu" else {"cpu", "emulator"}
+    can = [row.name for row in table.rows(operation) if places.intersection(row.places)]
+    if name not in can:
+        raise OptionError(
+            f"{option} {name}: it does not run with --device {device.name}; "
+            f"there {operation} has {', '.join(can)}"
+        )
+    return name
+
+
+def _places(layers: list[Layer]) -> Iterator[tuple[Layer, str, slice]]:
+    """Yield each parameter: its layer, its name there, and where it is in the flat vector."""
+    begin = 0
+    for layer in layers:
+        for name, shape in layer.shapes.items():
+            end = begin + math.prod(shape)
+            yield layer, name, slice(begin, end)
+            begin = -(-end // ALIGN) * ALIGN

@@ -1,0 +1,76 @@
+"""Stochastic gradient descent with Nesterov momentum, and the one-cycle learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kernels import place
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+RISE = 0.3  # share of the steps in which the learning rate rises
+
+
+def one_cycle(step: int, steps: int, peak: float) -> float:
+    """Return the learning rate of one step: a line up to `peak`, then a line down to almost 0.
+
+    Parameters
+    ----------
+    step
+        0 to ``steps - 1``.
+    steps
+        Steps of the whole training.
+    peak
+        The highest rate, reached after 30 % of the steps.
+
+    Notes
+    -----
+    After Smith and Topin, *Super-Convergence: Very Fast Training of Neural Networks Using Large
+    Learning Rates* (arXiv 1708.07120), with straight lines and a constant momentum. No step has a
+    rate of 0, which would be a step for nothing.
+    """
+    top = max(round(RISE * steps), 1)
+    if step < top:
+        return peak * (step + 1) / top
+    return peak * (steps - step) / (steps - top + 1)
+
+
+class NesterovSGD:
+    """v = momentum v + g;  weights -= rate (g + momentum v).
+
+    Parameters
+    ----------
+    weights, gradient
+        All parameters of a model and their gradients, each one flat vector: a step is a handful
+        of operations whatever the number of layers.
+    momentum
+        0 is plain gradient descent.
+    weight_decay
+        Adds ``weight_decay * weights`` to the gradient, biases included.
+
+    Attributes
+    ----------
+    velocity
+        v, a flat vector like `weights`.
+    """
+
+    def __init__(
+        self, weights: Array, gradient: Array, momentum: float = 0.9, weight_decay: float = 0.0
+    ) -> None:
+        self.weights = weights
+        self.gradient = gradient
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        xp = place.array_module(weights)
+        self.velocity = xp.zeros_like(weights)
+        self._scratch = xp.empty_like(weights)
+
+    def step(self, rate: float) -> None:
+        """Move the weights by one step; the gradient is used up."""
+        multiply = place.array_module(self.weights).multiply
+        if self.weight_decay:
+            self.gradient += multiply(self.weights, self.weight_decay, out=self._scratch)
+        self.velocity *= self.momentum
+        self.velocity += self.gradient
+        self.gradient += multiply(self.velocity, self.momentum, out=self._scratch)
+        self.weights -= multiply(self.gradient, rate, out=self._scratch)

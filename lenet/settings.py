@@ -1,0 +1,138 @@
+"""What a training run is told, checked; and what its config.json says."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lenet import device as devices
+from lenet.checkpoint import FORMAT
+from lenet.data import Dataset
+from lenet.device import Device
+from lenet.errors import CheckpointError, OptionError
+from lenet.model import ACTIVATIONS, Choice, choose_kernels
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The options of ``python -m lenet train`` that decide its numbers.
+
+    Attributes
+    ----------
+    data, data_dir
+        ``"digits"``, or a folder of IDX files.
+    epochs, batch_size
+        Whole passes over the training images, and images a step.
+    lr, momentum, weight_decay
+        Of Nesterov's gradient descent; `lr` is the peak of the one-cycle schedule.
+    seed
+        Of the initial weights and the shuffles.
+    conv, pool, activation, device
+        What the model runs on, as `lenet.model.choose_kernels` takes them.
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    epochs: int = 12
+    batch_size: int = 32
+    lr: float = 0.03
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    seed: int = 0
+    conv: str = "auto"
+    pool: str = "auto"
+    activation: str = "relu"
+    device: str = "auto"
+
+    def check(self) -> tuple[Device, Choice]:
+        """Return the device and the kernels the settings mean.
+
+        Raises
+        ------
+        OptionError
+            A value that cannot be used; the message names the option.
+        """
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{_option(name)} is {getattr(self, name)}; expected at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise OptionError(f"--seed is {self.seed}; expected 0 to 2**63 - 1")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise OptionError(f"--lr is {self.lr}; expected a number above 0")
+        if not 0 <= self.momentum < 1:
+            raise OptionError(f"--momentum is {self.momentum}; expected 0 <= momentum < 1")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise OptionError(f"--weight-decay is {self.weight_decay}; expected 0 or more")
+        if self.activation not in ACTIVATIONS:
+            raise OptionError(
+                f"--activation is {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}"
+            )
+        device = devices.choose(self.device)
+        return device, choose_kernels(self.conv, self.pool, device)
+
+    def config(self, dataset: Dataset, device: Device, choice: Choice) -> dict[str, Any]:
+        """Return config.json's content: nothing "auto", and what a later command needs to know."""
+        fixed = dataclasses.replace(
+            self,
+            data_dir=str(Path(self.data_dir).resolve()) if self.data_dir is not None else None,
+            device=device.name,
+            conv=choice.conv,
+            pool=f"{choice.pool_operation[:3]}:{choice.pool}",
+        )
+        return {
+            "format": FORMAT,
+            **dataclasses.asdict(fixed),
+            "classes": dataset.classes,
+            "mean": dataset.mean,
+            "std": dataset.std,
+            "fingerprint": dataset.fingerprint,
+        }
+
+
+def from_config(config: Mapping[str, Any], folder: Path) -> Settings:
+    """Return the settings a run was started with."""
+    try:
+        return Settings(**{f.name: config[f.name] for f in dataclasses.fields(Settings)})
+    except KeyError as error:
+        raise CheckpointError(f"{folder}: its config.json has no {error}; start anew") from None
+
+
+def resumed(config: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -> Settings:
+    """Return a run's settings for going on, if the options given beside --resume agree with them.
+
+    Only the data may be elsewhere than before: that they are the same is checked by content.
+
+    Raises
+    ------
+    OptionError
+        An option that would change the numbers.
+    """
+    before = from_config(config, folder)
+    if given.get("data") and before.data_dir is not None:
+        raise OptionError(f"--data {given['data']}: {folder} trains on {before.data_dir}")
+    if given.get("data_dir") is not None and before.data_dir is None:
+        raise OptionError(f"--data-dir {given['data_dir']}: {folder} trains on {before.data}")
+    wanted = dataclasses.replace(before, **given)
+    device, choice = wanted.check()
+    _, choice_before = before.check()
+    same_names = {"data_dir": before.data_dir}
+    if device.name == before.device:
+        same_names["device"] = before.device
+    if choice == choice_before:
+        same_names |= {"conv": before.conv, "pool": before.pool}
+    after = dataclasses.replace(wanted, **same_names)  # type: ignore[arg-type]
+    for field in dataclasses.fields(Settings):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if old != new:
+            raise OptionError(
+                f"{_option(field.name)} {new}: {folder} was started with {old}, and --resume goes "
+                "on exactly as it began; leave the option out, or start a new run"
+            )
+    return dataclasses.replace(before, data_dir=wanted.data_dir)
+
+
+def _option(field: str) -> str:
+    return "--" + field.replace("_", "-")

@@ -1,0 +1,193 @@
+"""One training step, one evaluation, and both as functions for callers outside."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lenet import device as devices
+from lenet.device import Device
+from lenet.errors import KernelError
+from lenet.loss import softmax_cross_entropy
+from lenet.model import Model, build_model, choose_kernels
+from lenet.optim import NesterovSGD, one_cycle
+from lenet.timing import Phase, Stopwatch
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+EVALUATION_BATCH = 512
+
+DATA = Phase("data", "data")
+LOSS = Phase("loss", "loss")
+UPDATE = Phase("update", "update")
+
+
+class Trainer:
+    """A model, its optimiser and a stopwatch.
+
+    Parameters
+    ----------
+    model
+        What to train.
+    momentum, weight_decay
+        As for `NesterovSGD`.
+    watch
+        Counts time; a new one by default.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        watch: Stopwatch | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = NesterovSGD(model.weights, model.gradient, momentum, weight_decay)
+        self.watch = watch or Stopwatch(model.device)
+
+    def warm_up(self, images: Array, labels: Array) -> None:
+        """Run forward and backward once, so that every kernel is compiled; the weights stay.
+
+        Raises
+        ------
+        KernelError
+            A kernel that cannot be built or started: no compiler, a package that is missing.
+        """
+        try:
+            _, gradient = softmax_cross_entropy(self.model.forward(images), labels)
+            self.model.backward(gradient)
+            self.model.device.synchronize()
+        except (ImportError, RuntimeError) as error:
+            raise KernelError(f"the kernels do not run here: {error}") from error
+
+    def step(self, images: Array, labels: Array, indices: Array, rate: float) -> tuple[Array, Any]:
+        """Learn from one batch.
+
+        Parameters
+        ----------
+        images, labels
+            All training data, on the model's device.
+        indices
+            Which of them are the batch.
+        rate
+            Learning rate.
+
+        Returns
+        -------
+        loss, hits
+            The batch's mean loss and how many it got right, before the update; on the device.
+        """
+        watch = self.watch
+        watch.start_step()
+        with watch.phase(DATA):
+            x, target = images[indices], labels[indices]
+        logits = self.model.forward(x, watch)
+        with watch.phase(LOSS):
+            hits = (logits.argmax(axis=1) == target).sum()
+            loss, gradient = softmax_cross_entropy(logits, target)
+        self.model.backward(gradient, watch)
+        with watch.phase(UPDATE):
+            self.optimizer.step(rate)
+        return loss, hits
+
+
+def evaluate(
+    model: Model,
+    images: Array,
+    labels: Array,
+    between: Callable[[], None] = lambda: None,
+) -> tuple[float, float]:
+    """Return a model's mean loss and its share of right answers, 0 to 1.
+
+    Parameters
+    ----------
+    model
+        With its weights.
+    images, labels
+        On the model's device, one or more.
+    between
+        Called before every batch; it may raise to stop.
+    """
+    loss, hits = 0.0, 0
+    for begin in range(0, len(images), EVALUATION_BATCH):
+        between()
+        batch = slice(begin, begin + EVALUATION_BATCH)
+        target = labels[batch]
+        logits = model.forward(images[batch])
+        loss += float(softmax_cross_entropy(logits, target)[0]) * len(target)
+        hits += int((logits.argmax(axis=1) == target).sum())
+    return loss / len(images), hits / len(images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """What `train_steps` saw.
+
+    Attributes
+    ----------
+    losses
+        The mean loss of each step's batch, before its update.
+    seconds
+        Wall seconds by phase: each layer forward and backward, data, loss, update. Compiling is
+        not in it.
+    model
+        As the last step left it.
+    """
+
+    losses: list[float]
+    seconds: dict[Phase, float]
+    model: Model
+
+
+def train_steps(
+    images: np.ndarray,
+    labels: np.ndarray,
+    steps: int,
+    *,
+    conv: str = "auto",
+    pool: str = "auto",
+    activation: str = "relu",
+    batch_size: int = 16,
+    lr: float = 0.05,
+    momentum: float = 0.9,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: Any = np.float32,
+    time_every: int | None = None,
+) -> Curve:
+    """Train a fresh LeNet for some steps on named kernels.
+
+    Parameters
+    ----------
+    images
+        (N, 1, 28, 28), NumPy; converted to `dtype`.
+    labels
+        Integers, (N,).
+    steps
+        Batches to learn from, in order, again from the first when they end.
+    conv, pool, device
+        As ``python -m lenet train`` takes them.
+    activation, batch_size, lr, momentum, seed, dtype
+        The model and its training; `lr` is the peak of the one-cycle schedule.
+    time_every
+        Time one step in this many, as for `Stopwatch`.
+    """
+    where = devices.choose(device)
+    choice = choose_kernels(conv, pool, where)
+    model = build_model(
+        int(labels.max()) + 1, choice, activation=activation, seed=seed, device=where, dtype=dtype
+    )
+    trainer = Trainer(model, momentum=momentum, watch=Stopwatch(where, time_every))
+    x, target = where.put(images.astype(dtype)), where.put(labels.astype(np.int64))
+    trainer.warm_up(x[:batch_size], target[:batch_size])
+    losses = []
+    for step in range(steps):
+        batch = (np.arange(batch_size) + step * batch_size) % len(images)
+        loss, _ = trainer.step(x, target, where.put(batch), one_cycle(step, steps, lr))
+        losses.append(loss)
+    return Curve([float(loss) for loss in losses], trainer.watch.seconds(), model)
