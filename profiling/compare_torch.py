@@ -154,7 +154,7 @@ def _sides(args: argparse.Namespace, data: Any) -> tuple[Side, Side]:
     from lenet.trainer import Trainer
 
     on_gpu = args.device != "cpu" and place.gpu_problem() is None and torch.cuda.is_available()
-    numba.set_num_threads(min(args.threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(args.threads, numba.get_num_threads()))
     torch.set_num_threads(args.threads)
     where = devices.choose("gpu" if on_gpu else "cpu")
     choice = lenet.choose_kernels(args.conv, args.pool, where)
