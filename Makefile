@@ -41,13 +41,15 @@ endif
 check: $(VENV)/with-dev  ## lint, layout and types
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
-	$(if $(CUDA_FILES),$(VENV)/bin/clang-format --dry-run -Werror $(CUDA_FILES))
+	@echo clang-format --dry-run
+	@$(if $(CUDA_FILES),$(VENV)/bin/clang-format --dry-run -Werror $(CUDA_FILES))
 	$(RUN) -m mypy
 
 format: $(VENV)/with-dev  ## lay out Python and CUDA files
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
-	$(if $(CUDA_FILES),$(VENV)/bin/clang-format -i $(CUDA_FILES))
+	@echo clang-format -i
+	@$(if $(CUDA_FILES),$(VENV)/bin/clang-format -i $(CUDA_FILES))
 
 compare-torch: $(VENV)/with-compare  ## train the same LeNet with PyTorch, step by step beside ours
 	$(RUN) -m profiling compare-torch $(COMPARE)

@@ -120,7 +120,8 @@ def _all_well(record: dict[str, Any]) -> bool:
 
 
 def _tests(where: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "pytest", "-q"]
+    # pytest-benchmark, where it happens to be installed, warns of xdist; our warnings are errors.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark"]
     if where == "gpu":
         command.append("--require-gpu")
     if importlib.util.find_spec("xdist"):
