@@ -51,7 +51,7 @@ def one_blas_thread() -> AbstractContextManager[Any]:
     one take the cores from the convolutions, several times what they gain. And with one thread the
     sums do not depend on the number of cores.
     """
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     return threadpool_limits(1, user_api="blas")
 

@@ -74,7 +74,7 @@ class Settings:
         return device, choose_kernels(self.conv, self.pool, device)
 
     def resolved(self, device: Device, choice: Choice) -> Settings:
-        """Return the settings without "auto", and with a data folder that is found from anywhere."""
+        """Return the settings without "auto", and with the data folder's absolute path."""
         return dataclasses.replace(
             self,
             data_dir=str(Path(self.data_dir).resolve()) if self.data_dir is not None else None,

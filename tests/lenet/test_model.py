@@ -72,9 +72,7 @@ def references(batch):
 
 
 CONVS = [row.name for row in table.rows("conv2d")]
-POOLS = [
-    f"{op[:3]}:{row.name}" for op in ("max_pool2d", "avg_pool2d") for row in table.rows(op)
-]
+POOLS = [f"{op[:3]}:{row.name}" for op in ("max_pool2d", "avg_pool2d") for row in table.rows(op)]
 
 
 def runs_on_host(operation, name):
