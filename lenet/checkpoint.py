@@ -5,8 +5,8 @@ the folder holds one whole checkpoint. An epoch's line is added to metrics.jsonl
 checkpoint that counts the epoch; `Run.trim_metrics` drops the lines a checkpoint does not count.
 
 A checkpoint holds the weights, the momentum, and how far the run is: whole epochs, and the losses
-and hits of each step since. Shuffles are a pure function of seed and epoch, the learning rate of the
-step, so there is no generator state to keep.
+and hits of each step since. Shuffles are a pure function of seed and epoch, the learning rate of
+the step, so there is no generator state to keep.
 """
 
 from __future__ import annotations

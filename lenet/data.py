@@ -97,7 +97,7 @@ def _prepare(
     mean, std = _mean_and_std(train_pixels)
     fingerprint = 0
     for array in (train_pixels, train_labels, test_pixels, test_labels):
-        fingerprint = zlib.crc32(np.ascontiguousarray(array), fingerprint)
+        fingerprint = zlib.crc32(np.ascontiguousarray(array).data, fingerprint)
     return Dataset(
         name,
         standardise(train_pixels, mean, std),

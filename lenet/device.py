@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,18 @@ class Device(NamedTuple):
 
 
 CPU = Device("cpu", np)
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Return a context in which NumPy's BLAS works in one thread.
+
+    LeNet's matrix products take a fraction of a millisecond: BLAS threads that wait for the next
+    one take the cores from the convolutions, several times what they gain. And with one thread the
+    sums do not depend on the number of cores.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    return threadpool_limits(1, user_api="blas")
 
 
 def choose(name: str) -> Device:

@@ -81,8 +81,8 @@ class Model:
     seed
         Of the initial weights.
     gain
-        The weights' variance is ``gain / fan_in`` (He: 2, for ReLU), or without a gain
-        ``2 / (fan_in + fan_out)`` (Glorot, for tanh).
+        The weights' variance is ``gain / fan_in``, or without a gain ``2 / (fan_in + fan_out)``
+        (Glorot, for tanh).
     device
         Where the parameters live.
     dtype
@@ -99,7 +99,7 @@ class Model:
         layers: list[Layer],
         seed: int = 0,
         *,
-        gain: float | None = 2.0,
+        gain: float | None = 1.0,
         device: Device = CPU,
         dtype: Any = np.float32,
     ) -> None:
@@ -171,7 +171,8 @@ def build_model(
     """
     choice = choice or choose_kernels("auto", "auto", device)
     layers = lenet5(classes, choice, activation)
-    gain = 2.0 if activation == "relu" else None
+    # He's gain for ReLU is 2, but he had no pooling; a maximum of four is larger than one of them.
+    gain = 1.0 if activation == "relu" else None
     return Model(layers, seed, gain=gain, device=device, dtype=dtype)
 
 

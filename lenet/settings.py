@@ -73,18 +73,21 @@ class Settings:
         device = devices.choose(self.device)
         return device, choose_kernels(self.conv, self.pool, device)
 
-    def config(self, dataset: Dataset, device: Device, choice: Choice) -> dict[str, Any]:
-        """Return config.json's content: nothing "auto", and what a later command needs to know."""
-        fixed = dataclasses.replace(
+    def resolved(self, device: Device, choice: Choice) -> Settings:
+        """Return the settings without "auto", and with the data folder's absolute path."""
+        return dataclasses.replace(
             self,
             data_dir=str(Path(self.data_dir).resolve()) if self.data_dir is not None else None,
             device=device.name,
             conv=choice.conv,
             pool=f"{choice.pool_operation[:3]}:{choice.pool}",
         )
+
+    def config(self, dataset: Dataset) -> dict[str, Any]:
+        """Return config.json's content: the settings, and what a later command needs to know."""
         return {
             "format": FORMAT,
-            **dataclasses.asdict(fixed),
+            **dataclasses.asdict(self),
             "classes": dataset.classes,
             "mean": dataset.mean,
             "std": dataset.std,
@@ -116,22 +119,15 @@ def resumed(config: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -
     if given.get("data_dir") is not None and before.data_dir is None:
         raise OptionError(f"--data-dir {given['data_dir']}: {folder} trains on {before.data}")
     wanted = dataclasses.replace(before, **given)
-    device, choice = wanted.check()
-    _, choice_before = before.check()
-    same_names = {"data_dir": before.data_dir}
-    if device.name == before.device:
-        same_names["device"] = before.device
-    if choice == choice_before:
-        same_names |= {"conv": before.conv, "pool": before.pool}
-    after = dataclasses.replace(wanted, **same_names)  # type: ignore[arg-type]
+    after = wanted.resolved(*wanted.check())
     for field in dataclasses.fields(Settings):
         old, new = getattr(before, field.name), getattr(after, field.name)
-        if old != new:
+        if old != new and field.name != "data_dir":
             raise OptionError(
                 f"{_option(field.name)} {new}: {folder} was started with {old}, and --resume goes "
                 "on exactly as it began; leave the option out, or start a new run"
             )
-    return dataclasses.replace(before, data_dir=wanted.data_dir)
+    return after
 
 
 def _option(field: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from kernels import ranges
 from lenet.checkpoint import Checkpoint, Run
 from lenet.data import Dataset, load_data
-from lenet.device import Device
+from lenet.device import Device, one_blas_thread
 from lenet.errors import CheckpointError, DivergedError
 from lenet.interrupt import CtrlC, Stopped
 from lenet.model import Choice, build_model
@@ -64,8 +64,8 @@ def train(settings: Settings, folder: Path, progress: Silent | None = None) -> R
     """
     device, choice = settings.check()
     dataset = load_data(settings.data, settings.data_dir)
-    config = settings.config(dataset, device, choice)
-    run = Run.create(folder, config)
+    settings = settings.resolved(device, choice)
+    run = Run.create(folder, settings.config(dataset))
     session = _Session(run, settings, dataset, device, choice, progress or Silent())
     return session.go(Checkpoint.none())
 
@@ -144,7 +144,8 @@ class _Session:
         self._restore(start)
         if start.epoch < settings.epochs:
             # NaN is looked for after each epoch; NumPy need not warn of it at every step.
-            with CtrlC() as ctrl_c, np.errstate(over="ignore", invalid="ignore"):
+            quiet = np.errstate(over="ignore", invalid="ignore")
+            with CtrlC() as ctrl_c, quiet, one_blas_thread():
                 if not start.weights:
                     self._save(0, np.empty(0), np.empty(0))
                 with self.watch.outside(WARM_UP):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from lenet import device as devices
-from lenet.device import Device
 from lenet.errors import KernelError
 from lenet.loss import softmax_cross_entropy
 from lenet.model import Model, build_model, choose_kernels
