@@ -73,5 +73,7 @@ $(VENV)/extra: FORCE | $(VENV)/made
 	test -f $@ && test "$$(cat $@)" = "$$extra" || echo "$$extra" > $@
 
 $(VENV)/with-%: $(VENV)/extra pyproject.toml
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$(subst nothing,,$*),$$(cat $<)]"
+	@extras=$$(echo $(filter-out nothing,$*) $$(cat $<) | tr ' ' ','); \
+	echo "installing conv-kernel-lab$${extras:+[$$extras]} into $(VENV)"; \
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".$${extras:+[$$extras]}"
 	@touch $@

@@ -102,20 +102,18 @@ def _check(args: argparse.Namespace) -> int:
     if args.name == "reference":
         print("check: 'reference' is the judge itself; its tests hold it", file=sys.stderr)
         return 2
-    work, refused = [], []
+    work, reasons = [], []
     for row in rows:
         if row.name == "reference":
             continue
         for where, why in places_here(row).items():
-            if args.place not in (None, where):
-                continue
-            if why is None:
-                work.append((row, where))
-            elif args.place == where or len(row.places) == 1:
-                refused.append(f"{row.operation} {row.name} cannot run on {where}: {why}")
-    if refused or not work:
-        wanted = args.place or "anything here"
-        reason = refused[0] if refused else f"{args.name!r} does not run on {wanted}"
+            if args.place in (None, where):
+                if why is None:
+                    work.append((row, where))
+                else:
+                    reasons.append(f"{row.operation} {row.name} cannot run on {where}: {why}")
+    if not work:
+        reason = reasons[0] if reasons else f"{args.name!r} does not run on {args.place}"
         print(f"check: {reason}", file=sys.stderr)
         return 2
     return _report(work, args)

@@ -68,15 +68,21 @@ def _plant(
 _ROUND = "__int_as_float((__float_as_int((float)({v})) + (1 << ({b} - 1))) & ~((1 << {b}) - 1))"
 
 
-def _rounded(bits_dropped: int) -> str:
-    x = _ROUND.format(v="x[x_offset(shape, at.a, c, row, col)]", b=bits_dropped)
-    w = _ROUND.format(v="w[w_offset(shape, at.b, c, r, s)]", b=bits_dropped)
-    return f"sum += (scalar){x} * (scalar){w};"
+def _rounded(
+    bits_dropped: int,
+    a: str = "x[x_offset(shape, at.a, c, row, col)]",
+    b: str = "w[w_offset(shape, at.b, c, r, s)]",
+) -> str:
+    a, b = (_ROUND.format(v=factor, b=bits_dropped) for factor in (a, b))
+    return f"sum += (scalar){a} * (scalar){b};"
 
 
 _NAIVE_PRODUCT = "sum += x[x_offset(shape, at.a, c, row, col)] * w[w_offset(shape, at.b, c, r, s)];"
 _NAIVE_DATA_PRODUCT = (
     "sum += dy[y_offset(shape, at.a, k, p, q)] * w[w_offset(shape, k, at.b, r, s)];"
+)
+_NAIVE_FILTER_PRODUCT = (
+    "sum += x[x_offset(shape, n, at.b, row, col)] * dy[y_offset(shape, n, at.a, p, q)];"
 )
 
 PLANTS = (
@@ -100,6 +106,10 @@ PLANTS = (
     # How it is rounded.
     _plant("rounded to TF32", "naive", _NAIVE_PRODUCT, _rounded(13)),
     _plant("rounded to bfloat16", "naive", _NAIVE_PRODUCT, _rounded(16)),
+    _plant("data gradient rounded to TF32", "naive", _NAIVE_DATA_PRODUCT, _rounded(
+        13, "dy[y_offset(shape, at.a, k, p, q)]", "w[w_offset(shape, k, at.b, r, s)]")),
+    _plant("filter gradient rounded to TF32", "naive", _NAIVE_FILTER_PRODUCT, _rounded(
+        13, "x[x_offset(shape, n, at.b, row, col)]", "dy[y_offset(shape, n, at.a, p, q)]")),
     # Which filter tap.
     _plant(
         "flipped filter",

@@ -101,6 +101,12 @@ def test_bad_usage_is_one_clear_line(arguments, message, capsys):
     assert err.count("\n") == 1
 
 
+def test_a_missing_compiler_is_the_reason_given(capsys, monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    assert cli.main(["check", "naive", "--place", "emulator"]) == 2
+    assert "CXX names '/nowhere/g++', which is not there" in capsys.readouterr().err
+
+
 def test_bad_counts_are_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["check", "--shapes", "-3"])

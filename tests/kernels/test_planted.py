@@ -20,7 +20,8 @@ def test_a_planted_fault_is_rejected(plant: Plant, tmp_path, monkeypatch):
         (
             result
             for result in check.check_row(row, cases.fixed(plant.operation), "emulator")
-            if not result.ok
+            # In float64 a rounded factor is no fault of one bit: float32 must show it.
+            if not result.ok and result.dtype == "float32"
         ),
         None,
     )

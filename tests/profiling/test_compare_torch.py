@@ -1,0 +1,39 @@
+import importlib.util
+
+import pytest
+
+from profiling import compare_torch
+from profiling.__main__ import main
+
+
+def test_without_torch_one_line_says_how_to_install_it(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["compare-torch"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "pip install torch" in said
+
+
+def test_the_ratio_is_of_pairs():
+    ratio, low, high = compare_torch.ratio_interval([1.0, 2.0, 4.0], [2.0, 4.0, 8.0])
+    assert (ratio, low, high) == (2.0, 2.0, 2.0)
+    ratio, low, high = compare_torch.ratio_interval([1.0] * 20, [1.0, 3.0] * 10)
+    assert low <= ratio <= high
+    assert low < high
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--batch-size", "--threads", "--steps-a-turn"])
+def test_a_bad_option_is_one_line(option, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert main(["compare-torch", option, "0"]) == 2
+    assert capsys.readouterr().err == f"compare-torch: {option} is 0; expected at least 1\n"
+
+
+def test_both_compute_the_same(capsys):
+    pytest.importorskip("torch", reason="PyTorch is not installed (make compare-torch does)")
+    import json
+
+    assert main(["compare-torch", "--device", "cpu", "--batch-size", "64", "--json"]) == 0
+    ours, theirs = json.loads(capsys.readouterr().out)["sides"]
+    assert ours["first_loss"] == pytest.approx(theirs["first_loss"], rel=1e-5)
+    assert ours["last_loss"] == pytest.approx(theirs["last_loss"], rel=2e-2)

@@ -1,0 +1,136 @@
+"""The GPU path without a GPU: a strict test double of CuPy in a process of its own.
+
+What passes here calls, on device arrays, only what CuPy has, in CuPy's conventions. It says nothing
+of a GPU's numbers or speed, and its records never count as a GPU's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kernels import emulator
+from profiling import verified
+
+ROOT = Path(__file__).parents[2]
+DOUBLE = ROOT / "tests" / "fake_cupy"
+
+pytestmark = pytest.mark.skipif(emulator.problem() is not None, reason=str(emulator.problem()))
+
+
+def run(*command: str | Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": f"{DOUBLE}{os.pathsep}{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+STRICT = """
+import cupy, numpy as np, kernels
+x = cupy.asarray(np.ones((2, 1, 8, 8), np.float32))
+assert not isinstance(x, np.ndarray)
+assert np.isnan(cupy.empty(3).get()).all()
+function = cupy.RawModule(code='extern "C" __global__ void f(float* y, int n) { y[n] = n; }')
+function = function.get_function("f")
+function((1,), (1,), (x, np.int32(1)))
+assert x.get().flat[1] == 1
+for refused in (
+    lambda: x + np.ones(3), lambda: np.ones(3) + x, lambda: np.asarray(x), lambda: list(range(x)),
+    lambda: cupy.exp(np.ones(3)), lambda: x.__setitem__(0, np.ones((1, 8, 8))),
+    lambda: function((1,), (1,), (x, None)), lambda: function([1], (1,), (x, np.int32(1))),
+    lambda: function((1,), (1,), (x.get(), np.int32(1))),
+    lambda: kernels.conv2d(x, np.ones((1, 1, 1, 1), np.float32)),
+    lambda: kernels.conv2d(x, x, kernel="cpu"),
+    lambda: cupy.matmul(x[0, 0], x[0, 0], out=x[0, 0].T),
+    lambda: function((1,), (1,), (x, 1)),  # an int goes as 64 bits where the kernel reads 32
+):
+    try:
+        refused()
+    except (TypeError, ValueError):
+        continue
+    raise SystemExit("not refused")
+"""
+
+
+def test_the_double_is_strict():
+    run("-c", STRICT)
+
+
+PUBLIC_FACE = """
+import cupy, numpy as np, kernels
+from kernels import table
+rng = np.random.default_rng(0)
+host = rng.standard_normal((2, 3, 9, 8), dtype=np.float32)
+filters = rng.standard_normal((4, 3, 3, 2), dtype=np.float32)
+bias = rng.standard_normal(4, dtype=np.float32)
+x, w, b = map(cupy.asarray, (host, filters, bias))
+def same(got, want):
+    assert type(got) is cupy.ndarray
+    np.testing.assert_allclose(got.get(), want, rtol=1e-4, atol=1e-4)
+for name in ["auto", *table.names("conv2d", "gpu")]:
+    how = {"stride": 2, "padding": "same", "kernel": name}
+    judge = {**how, "kernel": "reference"}
+    y = kernels.conv2d(x, w, b, **how)
+    same(y, kernels.conv2d(host, filters, bias, **judge))
+    dx = kernels.conv2d_backward_data(y, w, x.shape, **how)
+    same(dx, kernels.conv2d_backward_data(y.get(), filters, x.shape, **judge))
+    dw = kernels.conv2d_backward_filter(x, y, w.shape, **how)
+    same(dw, kernels.conv2d_backward_filter(host, y.get(), w.shape, **judge))
+    same(kernels.conv2d_backward_bias(y, kernel=name), y.get().sum(axis=(0, 2, 3)))
+y, argmax = kernels.max_pool2d(x, return_argmax=True)
+same(y, kernels.max_pool2d(host, kernel="reference"))
+same(kernels.max_pool2d_backward(y, argmax, x.shape),
+     kernels.max_pool2d_backward(y.get(), argmax.get(), x.shape, kernel="reference"))
+y = kernels.avg_pool2d(x, 3, padding=1)
+same(y, kernels.avg_pool2d(host, 3, padding=1, kernel="reference"))
+same(kernels.avg_pool2d_backward(y, x.shape, 3, padding=1),
+     kernels.avg_pool2d_backward(y.get(), x.shape, 3, padding=1, kernel="reference"))
+assert kernels.conv2d(x[:0], w).shape == (0, 4, 7, 7)
+"""
+
+
+def test_the_public_face_on_device_arrays():
+    run("-c", PUBLIC_FACE)
+
+
+def test_the_check_command_on_the_gpu_path():
+    records = json.loads(
+        run("-m", "kernels", "check", "naive", "--place", "gpu", "--shapes", "0", "--json")
+    )
+    assert records
+    assert all(record["ok"] and record["place"] == "gpu" for record in records)
+
+
+def test_lenet_trains_on_the_gpu_path(tmp_path):
+    run(
+        "-c",
+        "import lenet, numpy as np\n"
+        "d = lenet.load_data()\n"
+        "def losses(device, conv, pool):\n"
+        "    return lenet.train_steps(d.train_images, d.train_labels, 3, device=device,\n"
+        "        conv=conv, pool=pool, batch_size=8).losses\n"
+        "np.testing.assert_allclose(losses('gpu', 'auto', 'auto'), losses('cpu', 'cpu', 'cpu'),\n"
+        "    rtol=1e-4)\n",
+    )
+
+
+@pytest.mark.slow
+def test_verify_end_to_end_and_never_as_a_gpu(tmp_path):
+    run(
+        "-m", "profiling", "verify", "--place", "gpu", "--no-tests", "--random-shapes", "0",
+        "--steps", "2", "--target-accuracy", "0", "--results", tmp_path,
+    )  # fmt: skip
+    (path,) = tmp_path.glob("*.json")
+    record = json.loads(path.read_text())
+    assert record["ok"]
+    assert record["place"] == "test double"
+    assert all(p["passed"] for k in record["kernels"] for p in k["passes"].values())
+    assert verified.load(tmp_path) == []

@@ -1,0 +1,35 @@
+"""The README's code runs, and its ladder and commands are those there are."""
+
+import re
+
+import pytest
+
+from kernels import emulator, table
+from profiling import machine
+
+README = (machine.ROOT / "README.md").read_text()
+MAKEFILE = (machine.ROOT / "Makefile").read_text()
+
+
+@pytest.mark.skipif(emulator.problem() is not None, reason=str(emulator.problem()))
+def test_the_python_code_runs():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_ladder_has_every_kernel_of_a_gpu():
+    for row in table.rows():
+        if "gpu" in row.places:
+            line = re.search(rf"^\| \d .*{row.operation} `{row.name}`.*$", README, re.MULTILINE)
+            assert line, f"README's ladder lacks {row.operation} {row.name}"
+            file = re.search(r"`(\S+\.(?:cu|py))`", line[0])
+            assert (machine.ROOT / "kernels" / file[1]).is_file(), file[1]
+
+
+def test_every_make_target_named_exists():
+    named = set(re.findall(r"`make ([a-z-]+)", README))
+    there = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+    assert named
+    assert named <= there
