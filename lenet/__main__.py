@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_setting(train, "batch-size", int, f"images a step ({default.batch_size})")
     _add_setting(train, "lr", float, f"highest learning rate, one-cycle ({default.lr})")
     _add_setting(train, "momentum", float, f"of Nesterov's kind ({default.momentum})")
-    _add_setting(train, "weight-decay", float, f"({default.weight_decay})")
+    _add_setting(train, "weight-decay", float, f"of all parameters ({default.weight_decay})")
     _add_setting(train, "seed", int, f"of weights and shuffles ({default.seed})")
     _add_setting(train, "activation", str, "relu or tanh (relu)")
     _add_kernels(train)

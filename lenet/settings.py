@@ -37,10 +37,10 @@ class Settings:
     data: str = "digits"
     data_dir: str | None = None
     epochs: int = 12
-    batch_size: int = 32
-    lr: float = 0.03
+    batch_size: int = 16
+    lr: float = 0.015
     momentum: float = 0.9
-    weight_decay: float = 0.0
+    weight_decay: float = 0.005
     seed: int = 0
     conv: str = "auto"
     pool: str = "auto"

@@ -100,6 +100,11 @@ def resume(folder: Path, given: Mapping[str, Any], progress: Silent | None = Non
     tensors = session.model.tensors(session.model.weights)
     checkpoint = run.load({name: device.fetch(view) for name, view in tensors.items()})
     run.trim_metrics(checkpoint.epoch)
+    if checkpoint.epoch == settings.epochs and not run.metrics():
+        raise CheckpointError(
+            f"{folder}: the run is complete but its metrics.jsonl is gone; "
+            f"use python -m lenet evaluate {folder}"
+        )
     return session.go(checkpoint)
 
 

@@ -129,6 +129,12 @@ def test_resuming_a_finished_run_changes_nothing(whole):
     assert len(result.history) == EPOCHS
 
 
+def test_a_finished_run_without_its_metrics(whole):
+    (whole.folder / "metrics.jsonl").unlink()
+    with pytest.raises(CheckpointError, match=r"complete but its metrics\.jsonl is gone; use py"):
+        resume(whole.folder, {})
+
+
 # Kills its own process, by SIGKILL, at the chosen moment of the chosen save.
 KILLED_WHILE_SAVING = """
 import os, signal, sys
@@ -276,7 +282,7 @@ def test_a_full_disk_under_the_metrics(settings, whole, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"lr": 0.5}, r"--lr 0.5: .*whole was started with 0.03, and --resume goes on exactly"),
+        ({"lr": 0.5}, r"--lr 0.5: .*whole was started with 0.015, and --resume goes on exactly"),
         ({"epochs": 9}, r"--epochs 9: .* was started with 3"),
         ({"batch_size": 7}, r"--batch-size 7: .* started with 20"),
         ({"conv": "cpu"}, r"--conv cpu: .* started with reference"),
