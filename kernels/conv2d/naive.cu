@@ -40,13 +40,13 @@ extern "C" __global__ void conv2d_naive_backward_data(const scalar* __restrict__
     if (in_input) {
         const Index4 at = unflatten(i, shape.c, shape.h, shape.w);  // n, c, h, w
         scalar sum = 0;
-        for (int k = 0; k < shape.k; k++) {
-            for (int r = 0; r < shape.r; r++) {
-                const int p = output_row(shape, at.c, r);
-                if (p < 0) continue;
-                for (int s = 0; s < shape.s; s++) {
-                    const int q = output_col(shape, at.d, s);
-                    if (q < 0) continue;
+        for (int r = 0; r < shape.r; r++) {
+            const int p = output_row(shape, at.c, r);
+            if (p < 0) continue;
+            for (int s = 0; s < shape.s; s++) {
+                const int q = output_col(shape, at.d, s);
+                if (q < 0) continue;
+                for (int k = 0; k < shape.k; k++) {
                     sum += dy[y_offset(shape, at.a, k, p, q)] * w[w_offset(shape, k, at.b, r, s)];
                 }
             }

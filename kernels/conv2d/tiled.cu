@@ -39,6 +39,7 @@ extern "C" __global__ void __launch_bounds__(TILE_P* TILE_Q, 2)
     const Tile tile = tile_of(blockIdx.x, shape.k, shape.p, shape.q);
     const int k = tile.plane;
     const int p = tile.first_row + threadIdx.y, q = tile.first_col + threadIdx.x;
+    const bool in_output = p < shape.p && q < shape.q;
 
     scalar sum = b ? b[k] : scalar(0);
     for (int c = 0; c < shape.c; c++) {
@@ -49,7 +50,10 @@ extern "C" __global__ void __launch_bounds__(TILE_P* TILE_Q, 2)
                             input_col(shape, tile.first_col, s0), halo_h, halo_w, shape.h, shape.w);
                 __syncthreads();  // a thread reads what its neighbours loaded
 
-                const int r_end = min(taps_r, shape.r - r0), s_end = min(taps_s, shape.s - s0);
+                // Beyond the plane's edge there is nothing to sum, but the next loads need all
+                // threads.
+                const int r_end = in_output ? min(taps_r, shape.r - r0) : 0;
+                const int s_end = min(taps_s, shape.s - s0);
                 for (int r = 0; r < r_end; r++) {
                     const int i = threadIdx.y * shape.stride_h + r * shape.dilation_h;
                     const scalar* taps = w + w_offset(shape, k, c, r0 + r, s0);
@@ -62,7 +66,6 @@ extern "C" __global__ void __launch_bounds__(TILE_P* TILE_Q, 2)
             }
         }
     }
-    const bool in_output = p < shape.p && q < shape.q;
     if (in_output) y[y_offset(shape, tile.image, k, p, q)] = sum;
 }
 
@@ -78,6 +81,7 @@ extern "C" __global__ void __launch_bounds__(TILE_P* TILE_Q, 2)
     const Tile tile = tile_of(blockIdx.x, shape.c, shape.h, shape.w);
     const int c = tile.plane;
     const int row = tile.first_row + threadIdx.y, col = tile.first_col + threadIdx.x;
+    const bool in_input = row < shape.h && col < shape.w;
 
     scalar sum = 0;
     for (int r0 = 0; r0 < shape.r; r0 += taps_r) {
@@ -86,7 +90,8 @@ extern "C" __global__ void __launch_bounds__(TILE_P* TILE_Q, 2)
             const int reach_w = tile.first_col + shape.pad_left - s0 * shape.dilation_w;
             const int top = ceil_div(reach_h - (taps_r - 1) * shape.dilation_h, shape.stride_h);
             const int left = ceil_div(reach_w - (taps_s - 1) * shape.dilation_w, shape.stride_w);
-            const int r_end = min(taps_r, shape.r - r0), s_end = min(taps_s, shape.s - s0);
+            const int r_end = in_input ? min(taps_r, shape.r - r0) : 0;
+            const int s_end = min(taps_s, shape.s - s0);
             const Hits in_r =
                 find_hits(reach_h + (int)threadIdx.y, shape.stride_h, shape.dilation_h, r_end, top);
             const Hits in_s = find_hits(reach_w + (int)threadIdx.x, shape.stride_w,
@@ -108,6 +113,5 @@ extern "C" __global__ void __launch_bounds__(TILE_P* TILE_Q, 2)
             }
         }
     }
-    const bool in_input = row < shape.h && col < shape.w;
     if (in_input) dx[x_offset(shape, tile.image, c, row, col)] = sum;
 }

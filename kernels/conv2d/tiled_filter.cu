@@ -53,7 +53,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 if (has_tap) {
                     const scalar* seen =
                         halo + r * shape.dilation_h * halo_w + s * shape.dilation_w;
-                    for (int i = share; i < TILE_P * TILE_Q; i += shares) {
+                    const int filled = min(TILE_P, shape.p - p0) * TILE_Q;
+                    for (int i = share; i < filled; i += shares) {
                         const int row = i / TILE_Q, col = i % TILE_Q;
                         const int at = row * shape.stride_h * halo_w + col * shape.stride_w;
                         sum += dy_tile[row][col] * seen[at];

@@ -160,8 +160,8 @@ PLANTS = (
            "const scalar* plane"),
     # Shared memory.
     _plant(
-        "no barrier before the reads", "tiled", "__syncthreads(); // a thread reads what its "
-        "neighbours loaded const int r_end", "const int r_end",
+        "no barrier before the reads", "tiled", "__syncthreads();  // a thread reads what its neighbours loaded // Beyond",
+        "//",
     ),
     _plant(
         "no barrier after the reads",
