@@ -73,7 +73,7 @@ class Trained:
                 f"{self.config['classes']}; evaluate it on data it knows"
             )
         images, labels = map(self.device.put, (dataset.test_images, dataset.test_labels))
-        with _kernels_start():
+        with _kernels_start(), devices.one_blas_thread():
             loss, accuracy = evaluate(self.model, images, labels)
         return {"data": dataset.name, "images": len(images), "loss": loss, "accuracy": accuracy}
 

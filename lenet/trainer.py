@@ -185,8 +185,9 @@ def train_steps(
     x, target = where.put(images.astype(dtype)), where.put(labels.astype(np.int64))
     trainer.warm_up(x[:batch_size], target[:batch_size])
     losses = []
-    for step in range(steps):
-        batch = (np.arange(batch_size) + step * batch_size) % len(images)
-        loss, _ = trainer.step(x, target, where.put(batch), one_cycle(step, steps, lr))
-        losses.append(loss)
+    with devices.one_blas_thread():
+        for step in range(steps):
+            batch = (np.arange(batch_size) + step * batch_size) % len(images)
+            loss, _ = trainer.step(x, target, where.put(batch), one_cycle(step, steps, lr))
+            losses.append(loss)
     return Curve([float(loss) for loss in losses], trainer.watch.seconds(), model)
