@@ -103,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"compare-torch: {problem}", file=sys.stderr)
         return 2
     import lenet
+    from lenet import device as devices
 
     try:
         data = lenet.load_data(folder=args.data_dir)
@@ -121,7 +122,8 @@ def run(args: argparse.Namespace) -> int:
         batches = [order[i : i + args.batch_size] for i in range(0, images, args.batch_size)]
         for first in range(0, len(batches), args.steps_a_turn):
             turn = batches[first : first + args.steps_a_turn]
-            ours.turn(turn)
+            with devices.one_blas_thread():  # as `python -m lenet train` does
+                ours.turn(turn)
             theirs.turn(turn)
     _report(ours, theirs, args, data.name, images)
     return 0
