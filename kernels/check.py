@@ -38,7 +38,7 @@ class Result:
     operation, name, direction
         Which kernel and which pass.
     where
-        ``"cpu"``, ``"emulator"`` or ``"gpu"``.
+        ``"cpu"``, ``"emulator"``, ``"simulator"`` or ``"gpu"``.
     dtype
         ``"float32"`` or ``"float64"``.
     shape
@@ -64,7 +64,12 @@ class Result:
 
 def places_here(row: table.Row) -> dict[str, str | None]:
     """Return where a row can run, each with the reason why not here, or None."""
-    problems = {"cpu": None, "emulator": emulator.problem(), "gpu": place.gpu_problem()}
+    problems = {
+        "cpu": None,
+        "emulator": emulator.problem(),
+        "simulator": None,
+        "gpu": place.gpu_problem(),
+    }
     return {where: problems[where] for where in row.places}
 
 
@@ -80,7 +85,7 @@ def check_row(
     shapes
         From `kernels.cases`.
     where
-        ``"cpu"``, ``"emulator"`` or ``"gpu"``.
+        ``"cpu"``, ``"emulator"``, ``"simulator"`` or ``"gpu"``.
     seed
         Of the random values.
 

@@ -30,7 +30,8 @@ class Row:
     module
         Where its launchers are, imported on first use.
     places
-        Where it can run: ``"cpu"`` (host code), ``"emulator"`` (CUDA C on the CPU), ``"gpu"``.
+        Where it can run: ``"cpu"`` (host code), ``"emulator"`` (CUDA C on the CPU), ``"simulator"``
+        (Numba CUDA on the CPU), ``"gpu"``.
     passes
         The launchers it has.
     summary
@@ -74,6 +75,7 @@ class Row:
 _CONV2D = "kernels.conv2d."
 _POOL2D = "kernels.pool2d."
 _DEVICES = ("emulator", "gpu")
+_NUMBA_DEVICES = ("simulator", "gpu")
 
 _ROWS = (
     Row("conv2d", "reference", "numpy", _CONV2D + "reference", ("cpu",), CONV2D_PASSES,
@@ -86,18 +88,28 @@ _ROWS = (
         "unfold, then one matrix product (cuBLAS; BLAS on the host)"),
     Row("conv2d", "tiled", "cuda_c", _CONV2D + "tiled", _DEVICES, CONV2D_PASSES,
         "a block shares its input tile and halo in shared memory"),
+    Row("conv2d", "naive_numba", "numba", _CONV2D + "naive_numba", _NUMBA_DEVICES, CONV2D_PASSES,
+        "naive in Numba CUDA"),
+    Row("conv2d", "im2col_gemm_numba", "numba", _CONV2D + "im2col_gemm_numba", _NUMBA_DEVICES, CONV2D_PASSES,
+        "im2col_gemm with unfold and fold in Numba CUDA"),
+    Row("conv2d", "tiled_numba", "numba", _CONV2D + "tiled_numba", _NUMBA_DEVICES, CONV2D_PASSES,
+        "tiled in Numba CUDA"),
     Row("max_pool2d", "reference", "numpy", _POOL2D + "max_reference", ("cpu",), POOL2D_PASSES,
         "the judge, one window at a time"),
     Row("max_pool2d", "cpu", "numba", _POOL2D + "max_cpu", ("cpu",), POOL2D_PASSES,
         "njit on the host; the default without a GPU"),
     Row("max_pool2d", "max", "cuda_c", _POOL2D + "max", _DEVICES, POOL2D_PASSES,
         "one thread a window; backward gathers, without atomics"),
+    Row("max_pool2d", "max_numba", "numba", _POOL2D + "max_numba", _NUMBA_DEVICES, POOL2D_PASSES,
+        "max in Numba CUDA"),
     Row("avg_pool2d", "reference", "numpy", _POOL2D + "avg_reference", ("cpu",), POOL2D_PASSES,
         "the judge, one window at a time"),
     Row("avg_pool2d", "cpu", "numba", _POOL2D + "avg_cpu", ("cpu",), POOL2D_PASSES,
         "njit on the host; the default without a GPU"),
     Row("avg_pool2d", "avg", "cuda_c", _POOL2D + "avg", _DEVICES, POOL2D_PASSES,
         "one thread a window; backward gathers, without atomics"),
+    Row("avg_pool2d", "avg_numba", "numba", _POOL2D + "avg_numba", _NUMBA_DEVICES, POOL2D_PASSES,
+        "avg in Numba CUDA"),
 )  # fmt: skip
 
 # What "auto" means until candidates are measured for each shape.

@@ -215,7 +215,7 @@ def choose_kernels(conv: str, pool: str, device: Device) -> Choice:
 def _runnable(option: str, operation: str, name: str, device: Device) -> str:
     """Return a row's name, "auto" resolved, if it can run on the device."""
     name = table.find(operation, name, like=device.xp.empty(0) if name == "auto" else None).name
-    places = {"gpu"} if device.name == "gpu" else {"cpu", "emulator"}
+    places = {"gpu"} if device.name == "gpu" else {"cpu", "emulator", "simulator"}
     can = [row.name for row in table.rows(operation) if places.intersection(row.places)]
     if name not in can:
         raise OptionError(

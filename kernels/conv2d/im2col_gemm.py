@@ -22,23 +22,27 @@ THREADS = 256
 source = CudaSource("conv2d/im2col_gemm.cu")
 
 
-def forward(x: Any, w: Any, b: Any, y: Any, shape: Conv2dShape, workspace: Any = None) -> None:
+def forward(
+    x: Any, w: Any, b: Any, y: Any, shape: Conv2dShape, workspace: Any = None, kernels: Any = None
+) -> None:  # fmt: skip
     """Write y (N,K,P,Q) from x (N,C,H,W), w (K,C,R,S) and b (K,) or None."""
     matmul = place.array_module(x).matmul
     filters = w.reshape(shape.k, -1)
     if _is_gemm(shape):
         matmul(filters, _planes(x), out=_planes(y))
         if b is not None:
-            _launch("conv2d_add_bias", y.size, (y, b, shape))
+            _launch(kernels, "conv2d_add_bias", y.size, (y, b, shape))
         return
     for first, images, columns, rows, _ in _slices(workspace, "forward", shape, x.dtype):
         window = (shape, np.int32(first), np.int32(images))
-        _launch("conv2d_im2col", shape.c * columns.shape[1], (x, columns, *window))
+        _launch(kernels, "conv2d_im2col", shape.c * columns.shape[1], (x, columns, *window))
         matmul(filters, columns, out=rows)
-        _launch("conv2d_rows_to_images", rows.size, (rows, b, y, *window))
+        _launch(kernels, "conv2d_rows_to_images", rows.size, (rows, b, y, *window))
 
 
-def backward_data(dy: Any, w: Any, dx: Any, shape: Conv2dShape, workspace: Any = None) -> None:
+def backward_data(
+    dy: Any, w: Any, dx: Any, shape: Conv2dShape, workspace: Any = None, kernels: Any = None
+) -> None:  # fmt: skip
     """Write dx (N,C,H,W) from dy (N,K,P,Q) and w (K,C,R,S)."""
     matmul = place.array_module(dy).matmul
     filters = w.reshape(shape.k, -1)
@@ -47,13 +51,15 @@ def backward_data(dy: Any, w: Any, dx: Any, shape: Conv2dShape, workspace: Any =
         return
     for first, images, columns, rows, _ in _slices(workspace, "backward_data", shape, dy.dtype):
         window = (shape, np.int32(first), np.int32(images))
-        _launch("conv2d_images_to_rows", rows.size, (dy, rows, *window))
+        _launch(kernels, "conv2d_images_to_rows", rows.size, (dy, rows, *window))
         matmul(filters.T, rows, out=columns)
         elements = images * shape.c * shape.h * shape.w
-        _launch("conv2d_col2im", elements, (columns, dx, *window))
+        _launch(kernels, "conv2d_col2im", elements, (columns, dx, *window))
 
 
-def backward_filter(x: Any, dy: Any, dw: Any, shape: Conv2dShape, workspace: Any = None) -> None:
+def backward_filter(
+    x: Any, dy: Any, dw: Any, shape: Conv2dShape, workspace: Any = None, kernels: Any = None
+) -> None:  # fmt: skip
     """Write dw (K,C,R,S) from x (N,C,H,W) and dy (N,K,P,Q)."""
     matmul = place.array_module(x).matmul
     total = dw.reshape(shape.k, -1)
@@ -63,10 +69,10 @@ def backward_filter(x: Any, dy: Any, dw: Any, shape: Conv2dShape, workspace: Any
         window = (shape, np.int32(first), np.int32(images))
         if _is_gemm(shape):  # X_col is x with its channels outermost
             channels = (shape._replace(k=shape.c), *window[1:])
-            _launch("conv2d_images_to_rows", columns.size, (x, columns, *channels))
+            _launch(kernels, "conv2d_images_to_rows", columns.size, (x, columns, *channels))
         else:
-            _launch("conv2d_im2col", shape.c * columns.shape[1], (x, columns, *window))
-        _launch("conv2d_images_to_rows", rows.size, (dy, rows, *window))
+            _launch(kernels, "conv2d_im2col", shape.c * columns.shape[1], (x, columns, *window))
+        _launch(kernels, "conv2d_images_to_rows", rows.size, (dy, rows, *window))
         if first == 0:
             matmul(rows, columns.T, out=total)
         else:
@@ -144,5 +150,6 @@ def _planes(images: Any) -> Any:
     return images.reshape(*images.shape[:2], -1)
 
 
-def _launch(name: str, elements: int, args: tuple[Any, ...]) -> None:
-    source.kernel(name, like=args[0])((ceil_div(elements, THREADS),), (THREADS,), args)
+def _launch(kernels: Any, name: str, elements: int, args: tuple[Any, ...]) -> None:
+    # Another language's kernels of the same names, or these.
+    (kernels or source).kernel(name, like=args[0])((ceil_div(elements, THREADS),), (THREADS,), args)

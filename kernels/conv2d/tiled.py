@@ -50,29 +50,17 @@ class Plan(NamedTuple):
 
 def forward(x: Any, w: Any, b: Any, y: Any, shape: Conv2dShape) -> None:
     """Write y (N,K,P,Q) from x (N,C,H,W), w (K,C,R,S) and b (K,) or None."""
-    _launch("forward", (x, w, b, y, shape), y.shape)
+    launch(source, "forward", (x, w, b, y, shape), y.shape)
 
 
 def backward_data(dy: Any, w: Any, dx: Any, shape: Conv2dShape) -> None:
     """Write dx (N,C,H,W) from dy (N,K,P,Q) and w (K,C,R,S)."""
-    _launch("backward_data", (dy, w, dx, shape), dx.shape)
+    launch(source, "backward_data", (dy, w, dx, shape), dx.shape)
 
 
 def backward_filter(x: Any, dy: Any, dw: Any, shape: Conv2dShape, workspace: Any = None) -> None:
     """Write dw (K,C,R,S) from x (N,C,H,W) and dy (N,K,P,Q); the workspace holds the slices."""
-    plan = make_plan("backward_filter", shape, x.dtype.itemsize)
-    partial = dw if workspace is None else workspace.view(dw.dtype)
-    slices = partial.size // dw.size
-    kernel = filter_source.kernel("conv2d_tiled_backward_filter", like=x, **plan.defines)
-    kernel(
-        (_filter_blocks(shape, plan) * slices,),
-        (THREADS,),
-        (x, dy, partial, shape, *plan.taps, np.int32(slices)),
-        shared_mem=plan.halo * x.dtype.itemsize,
-    )
-    if slices > 1:
-        add_up = filter_source.kernel("conv2d_tiled_sum_slices", like=x, **plan.defines)
-        add_up((ceil_div(dw.size, THREADS),), (THREADS,), (partial, dw, shape, np.int32(slices)))
+    launch_filter(filter_source, x, dy, dw, shape, workspace)
 
 
 def workspace_bytes(direction: str, shape: Conv2dShape, itemsize: int, limit: int) -> int:
@@ -135,15 +123,37 @@ def _filter_blocks(shape: Conv2dShape, plan: Plan) -> int:
     return shape.k * shape.c * chunks
 
 
-def _launch(direction: str, args: tuple[Any, ...], output_dims: tuple[int, ...]) -> None:
+def launch(
+    kernels: Any, direction: str, args: tuple[Any, ...], output_dims: tuple[int, ...]
+) -> None:
+    """Run one pass by the kernels of `kernels`: `source`, or the same in another language."""
     like, shape = args[0], args[-1]
     plan = make_plan(direction, shape, like.dtype.itemsize)
     images, planes, rows, cols = output_dims
     tiles = ceil_div(rows, plan.tile_p) * ceil_div(cols, plan.tile_q)
-    kernel = source.kernel(f"conv2d_tiled_{direction}", like=like, **plan.defines)
+    kernel = kernels.kernel(f"conv2d_tiled_{direction}", like=like, **plan.defines)
     kernel(
         (images * planes * tiles,),
         (plan.tile_q, plan.tile_p),
         (*args, *plan.taps),
         shared_mem=plan.halo * like.dtype.itemsize,
     )
+
+
+def launch_filter(
+    kernels: Any, x: Any, dy: Any, dw: Any, shape: Conv2dShape, workspace: Any
+) -> None:
+    """Run the filter gradient by the kernels of `kernels`, as `launch`."""
+    plan = make_plan("backward_filter", shape, x.dtype.itemsize)
+    partial = dw if workspace is None else workspace.view(dw.dtype)
+    slices = partial.size // dw.size
+    launcher = kernels.kernel("conv2d_tiled_backward_filter", like=x, **plan.defines)
+    launcher(
+        (_filter_blocks(shape, plan) * slices,),
+        (THREADS,),
+        (x, dy, partial, shape, *plan.taps, np.int32(slices)),
+        shared_mem=plan.halo * x.dtype.itemsize,
+    )
+    if slices > 1:
+        add_up = kernels.kernel("conv2d_tiled_sum_slices", like=x, **plan.defines)
+        add_up((ceil_div(dw.size, THREADS),), (THREADS,), (partial, dw, shape, np.int32(slices)))
