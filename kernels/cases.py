@@ -10,9 +10,22 @@ import numpy as np
 from kernels.shapes import Conv2dShape, PoolShape
 
 
-def fixed(operation: str) -> list[Conv2dShape | PoolShape]:
-    """Return the hand-picked shapes of an operation, small enough for an emulator."""
+def fixed(operation: str, where: str = "") -> list[Conv2dShape | PoolShape]:
+    """Return the hand-picked shapes of an operation, small enough for an emulator.
+
+    Numba's simulator takes about a millisecond for every thread with a barrier: for
+    ``where="simulator"`` they are few and tiny, yet reach every branch of every kernel.
+    """
+    if where == "simulator":
+        return list(_SIMULATED_CONV2D) if operation == "conv2d" else list(_SIMULATED_POOL2D)
     return list(_CONV2D) if operation == "conv2d" else list(_POOL2D)
+
+
+def chosen(operation: str, where: str, count: int, seed: int) -> list[Conv2dShape | PoolShape]:
+    """Return the fixed shapes for a place and `count` random ones, a tenth of it simulated."""
+    if where == "simulator":
+        count = -(-count // 10)
+    return fixed(operation, where) + random(operation, count, seed)
 
 
 def random(operation: str, count: int, seed: int) -> list[Conv2dShape | PoolShape]:
@@ -100,6 +113,31 @@ _POOL2D = (
     _pool((2, 2, 1, 33), (1, 2)),
     _pool((2, 2, 33, 1), (2, 1)),
     _pool((41, 1, 4, 4), 2),
+)
+
+# Every second of them runs with the least workspace (the batch in slices), every fourth from the
+# first on also in float64.
+_SIMULATED_CONV2D = (
+    # Strides, dilations and pads all different; several images, channels and filters.
+    _conv((2, 2, 9, 10), (2, 2, 3, 2), stride=(2, 1), dilation=(2, 3), padding=((1, 0), (0, 2))),
+    # Slices of the batch; SAME with an even filter.
+    _conv((3, 1, 6, 5), (2, 1, 2, 3), padding="same"),
+    # One row and one column more than a tile of 8x32: edge tiles both ways.
+    _conv((1, 2, 11, 35), (1, 2, 3, 3)),
+    # A plain matrix product.
+    _conv((2, 2, 3, 4), (2, 2, 1, 1)),
+    # A halo past shared memory: the filter is taken one row at a time.
+    _conv((1, 1, 5, 6), (1, 1, 3, 3), dilation=60, padding=60),
+)
+
+_SIMULATED_POOL2D = (
+    # Overlapping windows with padding on three sides; several blocks.
+    _pool((2, 3, 9, 8), (3, 2), stride=(2, 1), padding=((1, 1), (0, 1))),
+    _pool((1, 2, 5, 6), 2),
+    # A stride beyond the window, SAME, padding counted.
+    _pool((2, 2, 7, 8), 2, stride=(4, 3)),
+    _pool((2, 1, 8, 9), (4, 2), stride=(3, 2), padding="same"),
+    _pool((1, 2, 6, 7), (3, 4), stride=(2, 3), padding=((1, 2), (0, 3)), include_pad=True),
 )
 
 

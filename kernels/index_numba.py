@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numba import cuda, int32, uint32
+from numba import cuda, float32, int32, uint32
 
 from kernels.shapes import Conv2dShape, PoolShape
 
 Shape = Conv2dShape | PoolShape
 
 # As -D does for a .cu file, `NumbaSource` puts the arrays' element type here.
-scalar: Any = np.float32
+scalar = float32
 
 # How a kernel's parameters are declared: flat arrays, an int32 as such, a shape as its class.
 Scalars = Any

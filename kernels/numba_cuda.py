@@ -146,7 +146,7 @@ class NumbaSource:
         The index helpers are copied along with the file's own functions, as ``#include`` does.
         """
         space = {**vars(index_numba), **vars(self._module), **dict(defines)}
-        space["scalar"] = np.dtype(dtype).type
+        space["scalar"] = numba.from_dtype(np.dtype(dtype))
         if simulated:
             space |= _SIMULATED_TYPES
         for name, value in list(space.items()):

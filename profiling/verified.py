@@ -15,7 +15,7 @@ BEGIN = "<!-- written by: python -m profiling verified --write README.md -->"
 END = "<!-- end of what is written -->"
 
 NOT_ON_GPU = "not yet run on a GPU"
-NOT_EMULATED = "not yet run"
+NOT_ON_HOST = "not yet run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,21 +68,21 @@ def load(folder: Path) -> list[dict[str, Any]]:
         schema = record.get("schema") if isinstance(record, dict) else None
         if schema != verify.SCHEMA:
             raise ValueError(f"{path}: schema {schema!r}; expected {verify.SCHEMA}")
-        if record["place"] in ("gpu", "emulator"):
+        if record["place"] in verify.STEPS:
             records.append(record)
     return records
 
 
 def render(records: list[dict[str, Any]]) -> str:
     """Return the table in Markdown: a line for each kernel that runs on a GPU."""
-    lines = ["| kernel | emulator | GPU |", "| --- | --- | --- |"]
+    lines = ["| kernel | emulator (Numba: simulator) | GPU |", "| --- | --- | --- |"]
     for row in table.rows():
         if "gpu" not in row.places:
             continue
-        emulated = _cells(row, records, "emulator") if "emulator" in row.places else ["-"]
+        on_host = [cell for where in row.places if where != "gpu" for cell in _cells(row, records, where)]
         on_gpu = _cells(row, records, "gpu")
         lines.append(
-            f"| {row.operation} `{row.name}` | {'<br>'.join(emulated) or NOT_EMULATED} "
+            f"| {row.operation} `{row.name}` | {'<br>'.join(on_host) or NOT_ON_HOST} "
             f"| {'<br>'.join(on_gpu) or NOT_ON_GPU} |"
         )
     return "\n".join(lines)

@@ -44,7 +44,7 @@ def test_without_records_nothing_is_claimed():
 def test_a_record_names_machine_date_and_commit():
     text = verified.render([record()])
     assert "NVIDIA X9, passed 2031-02-03, `01234567`" in line(text, "tiled")
-    assert verified.NOT_EMULATED in line(text, "tiled")
+    assert verified.NOT_ON_HOST in line(text, "tiled")
 
 
 def test_a_dirty_tree_and_a_missing_commit_are_said():
