@@ -118,8 +118,9 @@ _POOL2D = (
 # Every second of them runs with the least workspace (the batch in slices), every fourth from the
 # first on also in float64.
 _SIMULATED_CONV2D = (
-    # Strides, dilations and pads all different; several images, channels and filters.
-    _conv((2, 2, 9, 10), (2, 2, 3, 2), stride=(2, 1), dilation=(2, 3), padding=((1, 0), (0, 2))),
+    # Strides, dilations and pads all different, where a gradient skips taps both ways; several
+    # images, channels and filters.
+    _conv((2, 2, 9, 10), (2, 2, 3, 4), stride=(4, 2), dilation=(2, 3), padding=((1, 0), (0, 2))),
     # Slices of the batch; SAME with an even filter.
     _conv((3, 1, 6, 5), (2, 1, 2, 3), padding="same"),
     # One row and one column more than a tile of 8x32: edge tiles both ways.

@@ -158,7 +158,6 @@ class NumbaSource:
         return space
 
 
-
 def gpu_problem() -> str | None:
     """Return why Numba's kernels cannot reach a GPU from this process, or None."""
     return _switched_to_simulator() or place.gpu_problem()

@@ -79,7 +79,9 @@ def render(records: list[dict[str, Any]]) -> str:
     for row in table.rows():
         if "gpu" not in row.places:
             continue
-        on_host = [cell for where in row.places if where != "gpu" for cell in _cells(row, records, where)]
+        on_host = [
+            cell for where in row.places if where != "gpu" for cell in _cells(row, records, where)
+        ]
         on_gpu = _cells(row, records, "gpu")
         lines.append(
             f"| {row.operation} `{row.name}` | {'<br>'.join(on_host) or NOT_ON_HOST} "

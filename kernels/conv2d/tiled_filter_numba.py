@@ -41,7 +41,7 @@ def conv2d_tiled_backward_filter(
     x: Scalars, dy: Scalars, partial: Scalars, shape: Conv2dShape,
     taps_r: int32, taps_s: int32, slices: int32,
 ) -> None:  # fmt: skip
-    """A block's taps, for its slice of the batch."""
+    """One block some taps, for its slice of the batch."""
     dy_tile = cuda.shared.array((TILE_P, TILE_Q), scalar)
     sums = cuda.shared.array(THREADS, scalar)
     halo = cuda.shared.array(0, scalar)

@@ -73,7 +73,7 @@ def load_window(
 def conv2d_tiled_forward(
     x: Scalars, w: Scalars, b: Scalars, y: Scalars, shape: Conv2dShape, taps_r: int32, taps_s: int32
 ) -> None:
-    """A block's tile of y."""
+    """One block a tile of y."""
     shared = cuda.shared.array(0, scalar)
     halo_h = int32((TILE_P - 1) * shape.stride_h + (taps_r - 1) * shape.dilation_h + 1)
     halo_w = int32((TILE_Q - 1) * shape.stride_w + (taps_s - 1) * shape.dilation_w + 1)
@@ -112,7 +112,7 @@ def conv2d_tiled_forward(
 def conv2d_tiled_backward_data(
     dy: Scalars, w: Scalars, dx: Scalars, shape: Conv2dShape, taps_r: int32, taps_s: int32
 ) -> None:
-    """A block's tile of dx."""
+    """One block a tile of dx."""
     shared = cuda.shared.array(0, scalar)
     span_h, span_w = int32((taps_r - 1) * shape.dilation_h), int32((taps_s - 1) * shape.dilation_w)
     halo_h = int32(quotient(int32(TILE_P - 1 + span_h), shape.stride_h) + 1)

@@ -32,9 +32,7 @@ source = NumbaSource(__name__)
 
 
 @cuda.jit(device=True)
-def clipped(
-    p: int32, stride: int32, pad: int32, size: int32, extent: int32
-) -> tuple[int32, int32]:
+def clipped(p: int32, stride: int32, pad: int32, size: int32, extent: int32) -> tuple[int32, int32]:
     """Return (begin, end) of the image's rows (columns) under output p, without the padding."""
     first = int32(p * stride - pad)
     return max(first, int32(0)), min(int32(first + size), extent)

@@ -13,7 +13,9 @@ ROWS = [row for row in table.rows() if row.name != "reference"]
 RUNS = [(row, where) for row in ROWS for where in row.places]
 IDS = [f"{row.operation}-{row.name}-{where}" for row, where in RUNS]
 # In four parts, for the sake of parallel tests; the few shapes for the simulator are one.
-PARTS = [(row, where, part) for row, where in RUNS for part in range(1 if where == "simulator" else 4)]
+PARTS = [
+    (row, where, part) for row, where in RUNS for part in range(1 if where == "simulator" else 4)
+]
 
 
 def _runnable(row: table.Row, where: str) -> None:
@@ -23,9 +25,7 @@ def _runnable(row: table.Row, where: str) -> None:
 
 @pytest.mark.parametrize(
     ("row", "where", "part"),
-    [
-        pytest.param(*run, marks=pytest.mark.gpu if run[1] == "gpu" else ()) for run in PARTS
-    ],
+    [pytest.param(*run, marks=pytest.mark.gpu if run[1] == "gpu" else ()) for run in PARTS],
     ids=lambda value: value.name if isinstance(value, table.Row) else str(value),
 )
 def test_every_pass_agrees_with_the_judge(row: table.Row, where: str, part: int):

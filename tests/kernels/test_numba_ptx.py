@@ -28,7 +28,11 @@ def test_every_row_has_kernels_and_every_kernel_of_its_cuda_twin():
     assert len(KERNELS) == 17
     for row in ROWS:
         twin = table.find(row.operation, row.name.removesuffix("_numba"))
-        files = [source.path for source in vars(twin.launchers).values() if isinstance(source, CudaSource)]
+        files = [
+            source.path
+            for source in vars(twin.launchers).values()
+            if isinstance(source, CudaSource)
+        ]
         text = "\n".join(path.read_text() for path in files)
         in_c = set(re.findall(r"\b((?:conv2d|max_pool2d|avg_pool2d)_\w+)\(", text))
         ours = {n for source in numba_cuda.sources(row.module) for n in source.kernels()}
@@ -36,7 +40,9 @@ def test_every_row_has_kernels_and_every_kernel_of_its_cuda_twin():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "capability"), [("float32", (8, 0)), ("float32", (9, 0)), ("float64", (9, 0))], ids=str
+    ("dtype", "capability"),
+    [("float32", (8, 0)), ("float32", (9, 0)), ("float64", (9, 0))],
+    ids=str,
 )
 @pytest.mark.parametrize("key", KERNELS, ids=lambda key: key[1])
 def test_compiles_for_a_gpu(key, dtype, capability):
