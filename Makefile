@@ -75,7 +75,8 @@ $(VENV)/extra: FORCE | $(VENV)/made
 	test -f $@ && test "$$(cat $@)" = "$$extra" || echo "$$extra" > $@
 
 $(VENV)/with-%: $(VENV)/extra pyproject.toml
-	@extras=$$(echo $(filter-out nothing,$*) $$(cat $<) | tr ' ' ','); \
+	@cuda=$$(cat $<); \
+	extras=$$(echo $(filter-out nothing,$*) $(if $(filter test,$*),$${cuda:-offline},$$cuda) | tr ' ' ','); \
 	echo "installing conv-kernel-lab$${extras:+[$$extras]} into $(VENV)"; \
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".$${extras:+[$$extras]}"
 	@touch $@

@@ -58,10 +58,13 @@ class NumbaSource:
     ----------
     module
         The module's name, ``__name__``.
+    launch_bounds
+        By kernel, as for ``cuda.jit`` (whose simulated namesake does not know them).
     """
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, launch_bounds: dict[str, Any] | None = None) -> None:
         self.module_name = module
+        self.launch_bounds = launch_bounds or {}
 
     @property
     def path(self) -> Path:
@@ -134,7 +137,7 @@ class NumbaSource:
         with _compilation(self, name), _as_if_on(capability):
             text, _ = cuda.compile(
                 jitted.py_func, numba.void(*types), device=False, abi="numba", cc=capability,
-                launch_bounds=jitted.targetoptions["launch_bounds"], lineinfo=True,
+                launch_bounds=self.launch_bounds.get(name), lineinfo=True,
             )  # fmt: skip
         return str(text)
 
@@ -154,13 +157,34 @@ class NumbaSource:
             if function is None:
                 continue
             copy = FunctionType(function.__code__, space, name)
-            space[name] = copy if simulated else _jit_again(copy, value.targetoptions)
+            space[name] = (
+                copy
+                if simulated
+                else cuda.jit(
+                    copy,
+                    device=_is_device_function(value),
+                    launch_bounds=self.launch_bounds.get(name),
+                    lineinfo=True,
+                )
+            )
         return space
 
 
 def gpu_problem() -> str | None:
     """Return why Numba's kernels cannot reach a GPU from this process, or None."""
     return _switched_to_simulator() or place.gpu_problem()
+
+
+def ptx_problem() -> str | None:
+    """Return why kernels cannot be compiled to PTX here, or None."""
+    if problem := _switched_to_simulator():
+        return problem
+    pathfinder: Any = importlib.import_module("cuda.pathfinder")
+    try:
+        pathfinder.load_nvidia_dynamic_lib("nvvm")
+    except pathfinder.DynamicLibNotFoundError:
+        return "libNVVM is not installed (pip install 'conv-kernel-lab[offline]')"
+    return None
 
 
 def _switched_to_simulator() -> str | None:
@@ -170,11 +194,6 @@ def _switched_to_simulator() -> str | None:
             "another without that variable (NumPy arrays run on the simulator without it too)"
         )
     return None
-
-
-def _jit_again(function: Any, options: dict[str, Any]) -> Any:
-    bounds = options["launch_bounds"]
-    return cuda.jit(function, device=options["device"], launch_bounds=bounds, lineinfo=True)
 
 
 def _is_device_function(jitted: Any) -> bool:

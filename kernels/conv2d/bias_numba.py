@@ -17,10 +17,10 @@ from kernels.numba_cuda import NumbaSource
 from kernels.shapes import Conv2dShape
 
 THREADS = 256
-source = NumbaSource(__name__)
+source = NumbaSource(__name__, launch_bounds={"conv2d_bias_backward": THREADS})
 
 
-@cuda.jit(launch_bounds=THREADS)
+@cuda.jit
 def conv2d_bias_backward(dy: Scalars, db: Scalars, shape: Conv2dShape) -> None:
     """One block a filter."""
     sums = cuda.shared.array(THREADS, scalar)

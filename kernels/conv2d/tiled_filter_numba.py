@@ -33,10 +33,10 @@ from kernels.shapes import Conv2dShape
 THREADS = tiled.THREADS
 TILE_P, TILE_Q = tiled.TILES[0]  # `source` puts a plan's tile in their place
 
-source = NumbaSource(__name__)
+source = NumbaSource(__name__, launch_bounds={"conv2d_tiled_backward_filter": THREADS})
 
 
-@cuda.jit(launch_bounds=THREADS)
+@cuda.jit
 def conv2d_tiled_backward_filter(
     x: Scalars, dy: Scalars, partial: Scalars, shape: Conv2dShape,
     taps_r: int32, taps_s: int32, slices: int32,

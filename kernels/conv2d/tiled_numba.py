@@ -42,7 +42,10 @@ __all__ = ["backward_bias", "backward_data", "backward_filter", "forward", "work
 TILE_P, TILE_Q = tiled.TILES[0]  # `source` puts a plan's tile in their place
 BOUNDS = (TILE_P * TILE_Q, 2)  # no other tile of `tiled.TILES` has more threads
 
-source = NumbaSource(__name__)
+source = NumbaSource(
+    __name__,
+    launch_bounds={"conv2d_tiled_forward": BOUNDS, "conv2d_tiled_backward_data": BOUNDS},
+)
 
 
 @cuda.jit(device=True)
@@ -69,7 +72,7 @@ def load_window(
             window[uint32(i * width + j)] = value
 
 
-@cuda.jit(launch_bounds=BOUNDS)
+@cuda.jit
 def conv2d_tiled_forward(
     x: Scalars, w: Scalars, b: Scalars, y: Scalars, shape: Conv2dShape, taps_r: int32, taps_s: int32
 ) -> None:
@@ -108,7 +111,7 @@ def conv2d_tiled_forward(
 
 # The tile is of dx; its halo is the part of dy whose filters reach into it. Output row p reads
 # input row h through tap r where p * stride == h + pad - r * dilation.
-@cuda.jit(launch_bounds=BOUNDS)
+@cuda.jit
 def conv2d_tiled_backward_data(
     dy: Scalars, w: Scalars, dx: Scalars, shape: Conv2dShape, taps_r: int32, taps_s: int32
 ) -> None:

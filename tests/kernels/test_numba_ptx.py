@@ -10,6 +10,10 @@ from kernels import numba_cuda, table
 from kernels.conv2d import tiled, tiled_filter_numba, tiled_numba
 from kernels.source import CudaSource
 
+pytestmark = pytest.mark.skipif(
+    numba_cuda.ptx_problem() is not None, reason=str(numba_cuda.ptx_problem())
+)
+
 ROWS = [row for row in table.rows() if row.language == "numba" and "gpu" in row.places]
 KERNELS = {
     (source.module_name, name): (source, name)
