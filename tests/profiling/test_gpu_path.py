@@ -75,7 +75,9 @@ x, w, b = map(cupy.asarray, (host, filters, bias))
 def same(got, want):
     assert type(got) is cupy.ndarray
     np.testing.assert_allclose(got.get(), want, rtol=1e-4, atol=1e-4)
-for name in ["auto", *table.names("conv2d", "gpu")]:
+# Numba's launches go past CuPy, to the driver: the double knows nothing of them.
+in_c = [row.name for row in table.rows("conv2d") if row.language == "cuda_c"]
+for name in ["auto", *in_c]:
     how = {"stride": 2, "padding": "same", "kernel": name}
     judge = {**how, "kernel": "reference"}
     y = kernels.conv2d(x, w, b, **how)

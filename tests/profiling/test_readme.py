@@ -33,3 +33,12 @@ def test_every_make_target_named_exists():
     there = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     assert named
     assert named <= there
+
+
+@pytest.mark.parametrize(("language", "file"), [("cuda", "max.cu"), ("py", "max_numba.py")])
+def test_the_kernels_side_by_side_are_those_of_the_files(language, file):
+    (block,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    source = (machine.ROOT / "kernels" / "pool2d" / file).read_text()
+    # The store is a level further out.
+    for part in block.split("y[")[0], "y[" + block.split("y[")[1]:
+        assert " ".join(part.split()) in " ".join(source.split())
