@@ -10,13 +10,14 @@ import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kernels import cases, operations, table
+from kernels.shapes import Conv2dShape, PoolShape
 from kernels.source import (
     SCALARS,
     CudaSource,
@@ -34,7 +35,8 @@ class NvrtcMissingError(RuntimeError):
     """NVRTC or its Python binding is not installed; the message says how to install them."""
 
 
-class Usage(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Usage:
     """What ptxas says of one ``__global__`` function.
 
     Attributes
@@ -60,30 +62,23 @@ class Usage(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Resources:
-    """One GPU function of a row, as compiled for an architecture.
+class Resources(Usage):
+    """One GPU function of a row, in one variant, as compiled for an architecture.
 
     Attributes
     ----------
-    function, registers, shared_bytes, spill_stores, spill_loads, stack_bytes
-        As in `Usage`.
     dtype
         Of the arrays.
     defines
         The macros it was compiled with, tile sizes above all.
     dynamic_bytes
-        Dynamic shared memory of a block, for each of LeNet's layers that launches the function.
+        Dynamic shared memory of a block, for each of LeNet's layers that launches the function;
+        none where a row's launches are not known (only `CudaSource` can note them).
     """
 
-    function: str
     dtype: str
     defines: dict[str, int | str]
-    registers: int
-    shared_bytes: int
     dynamic_bytes: dict[str, int]
-    spill_stores: int
-    spill_loads: int
-    stack_bytes: int
 
 
 class Unit(NamedTuple):
@@ -115,27 +110,33 @@ def of_row(row: table.Row, arch: str = "sm_90", dtype: str = "float32") -> list[
         NVRTC refused a file.
     """
     check_arch(arch)
-    compiled = [
-        (unit.defines, usage) for unit in units(row, dtype) for usage in unit.compile(arch)
-    ]
-    launches = list(_lenet_launches(row, dtype)) if compiled else []
+    compiled = [(unit.defines, usage) for unit in units(row, dtype) for usage in unit.compile(arch)]
+    lenet = {
+        layer: launches(row, shape, dtype)
+        for layer, shape in cases.LENET.items()
+        if sources(row) and shape in cases.fixed(row.operation)
+    }
     return [
         Resources(
+            **vars(usage),
             dtype=dtype,
             defines=defines,
             dynamic_bytes={
                 layer: launched.shared_bytes
-                for layer, launched in launches
+                for layer, launched_by_layer in lenet.items()
+                for launched in launched_by_layer
                 if (launched.function, launched.defines) == (usage.function, defines)
             },
-            **usage._asdict(),
         )
         for defines, usage in compiled
     ]
 
 
 def units(row: table.Row, dtype: str) -> list[Unit]:
-    """Return what is to be compiled for a row: here a language joins the list."""
+    """Return what is to be compiled for a row.
+
+    Another language joins here: anything that gives `read_log` what ptxas -v prints will do.
+    """
     return [
         Unit(defines, functools.partial(_compile_file, source.path, items))
         for source in sources(row)
@@ -155,6 +156,25 @@ def sources(row: table.Row) -> list[CudaSource]:
         for value in vars(sys.modules[module]).values()
         if isinstance(value, CudaSource)
     ]
+
+
+def launches(row: table.Row, shape: Conv2dShape | PoolShape, dtype: str) -> list[Launched]:
+    """Return what every pass of a CUDA C row launches for a shape; nothing is launched."""
+    from kernels import check, compare
+
+    rng = np.random.default_rng(0)
+    made: list[Launched] = []
+    for direction in row.passes:
+        inputs = check.make_inputs(row.operation, direction, shape, dtype, rng)
+        outputs = [
+            np.empty(dims, kind or dtype)
+            for dims, kind in compare.outputs(row.operation, direction, shape)
+        ]
+        # A matrix product between two launches gets what it finds in memory.
+        with np.errstate(all="ignore"), recorded_launches() as recorded:
+            operations.run(row, direction, (*inputs, *outputs), shape)
+        made += recorded
+    return made
 
 
 def architectures() -> list[str]:
@@ -230,13 +250,11 @@ def read_log(text: str) -> list[Usage]:
             found[1],
             registers=_figure(r"Used (\d+) registers", found[2]),
             shared_bytes=_figure(r"(\d+) bytes smem", found[2], 0),
-            # Of the function and of those it calls, which ptxas lists after it.
+            # The functions it calls, where they are not inlined, are listed after it.
             spill_stores=_figure(r"(\d+) bytes spill stores", found[2]),
             spill_loads=_figure(r"(\d+) bytes spill loads", found[2]),
-            stack_bytes=max(
-                _figure(r"(\d+) bytes stack frame", found[2]),
-                _figure(r"(\d+) bytes cumulative stack size", found[2], 0),
-            ),
+            stack_bytes=_figure(r"(\d+) bytes cumulative stack size", found[2], 0)
+            or _figure(r"(\d+) bytes stack frame", found[2]),
         )
         for found in re.finditer(
             r"Compiling entry function '(\w+)'(.*?)(?=Compiling entry function|\Z)", text, re.DOTALL
@@ -245,7 +263,7 @@ def read_log(text: str) -> list[Usage]:
 
 
 def _figure(pattern: str, text: str, absent: int | None = None) -> int:
-    """Return the sum of a figure's mentions, or `absent` where there are none."""
+    """Return the sum of what a figure's mentions say, or `absent` where there are none."""
     figures = re.findall(pattern, text)
     if not figures and absent is None:
         raise RuntimeError(f"ptxas's report lacks {pattern!r}:\n{text}")
@@ -256,26 +274,6 @@ def _figure(pattern: str, text: str, absent: int | None = None) -> int:
 def _compile_file(path: Path, defines: tuple[tuple[str, Any], ...], arch: str) -> list[Usage]:
     label, code = nvrtc_code(path)
     return compile_cuda(arch, code, nvrtc_options(defines), label)
-
-
-def _lenet_launches(row: table.Row, dtype: str) -> Iterator[tuple[str, Launched]]:
-    """Yield each launch that the row makes for LeNet's layers, with the layer's name."""
-    from kernels import check, compare
-
-    rng = np.random.default_rng(0)
-    for layer, shape in cases.LENET.items():
-        if layer.startswith("conv") != (row.operation == "conv2d"):
-            continue
-        for direction in row.passes:
-            inputs = check.make_inputs(row.operation, direction, shape, dtype, rng)
-            outputs = [
-                np.empty(dims, kind or dtype)
-                for dims, kind in compare.outputs(row.operation, direction, shape)
-            ]
-            # Nothing is computed: a matrix product between two launches gets what it finds.
-            with np.errstate(all="ignore"), recorded_launches() as launches:
-                operations.run(row, direction, (*inputs, *outputs), shape)
-            yield from ((layer, launched) for launched in launches)
 
 
 def _nvrtc() -> Any:
