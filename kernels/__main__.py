@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from kernels import explain, table
+from kernels import explain, list_resources, table
+from kernels.source import SCALARS
 
 DEFAULT_RANDOM_SHAPES = 20
 SHOWN_FAILURES = 3
@@ -21,6 +22,16 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
 
     listing = commands.add_parser("list", help="every kernel: operation, language, passes, places")
+    listing.add_argument(
+        "--resources",
+        action="store_true",
+        help="instead: registers, shared memory, spills and stack of every GPU function, compiled "
+        "by NVRTC without a GPU",
+    )
+    listing.add_argument(
+        "--arch", metavar="SM", help=f"architecture to compile for (default {list_resources.ARCH})"
+    )
+    listing.add_argument("--dtype", choices=SCALARS, help="of the arrays (default float32)")
     listing.add_argument("--json", action="store_true", help="for a program to read")
     listing.set_defaults(run=_list)
 
@@ -67,6 +78,12 @@ def _count(text: str) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
+    if args.resources:
+        return list_resources.run(args)
+    for option in ("arch", "dtype"):
+        if getattr(args, option) is not None:
+            print(f"list: --{option} goes with --resources only", file=sys.stderr)
+            return 2
     from kernels.check import places_here
 
     listing = [(row, places_here(row)) for row in table.rows()]

@@ -45,10 +45,17 @@ def _pool(x: tuple[int, ...], size: object, **options: Any) -> PoolShape:
     return PoolShape.of(x, size, **options)
 
 
+# LeNet's layers, in few images.
+LENET: dict[str, Conv2dShape | PoolShape] = {
+    "conv1": _conv((2, 1, 28, 28), (6, 1, 5, 5), padding=2),
+    "pool1": _pool((2, 6, 28, 28), 2),
+    "conv2": _conv((3, 6, 14, 14), (16, 6, 5, 5)),
+    "pool2": _pool((3, 16, 10, 10), 2),
+}
+
 _CONV2D = (
-    # LeNet's two layers.
-    _conv((2, 1, 28, 28), (6, 1, 5, 5), padding=2),
-    _conv((3, 6, 14, 14), (16, 6, 5, 5)),
+    LENET["conv1"],
+    LENET["conv2"],
     # Every dimension different, nothing a multiple of anything.
     _conv((3, 5, 11, 13), (7, 5, 2, 4)),
     # The smallest there is, and single rows, columns, channels, filters.
@@ -92,8 +99,8 @@ _CONV2D = (
 )
 
 _POOL2D = (
-    _pool((2, 6, 28, 28), 2),
-    _pool((3, 16, 10, 10), 2),
+    LENET["pool1"],
+    LENET["pool2"],
     _pool((1, 1, 1, 1), 1),
     _pool((2, 3, 7, 11), 2),
     _pool((2, 3, 9, 8), (3, 2), stride=(2, 3)),

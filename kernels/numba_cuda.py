@@ -15,7 +15,7 @@ import importlib
 import inspect
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
@@ -58,12 +58,25 @@ class NumbaSource:
     ----------
     module
         The module's name, ``__name__``.
+    tiles
+        Where `kernel` is asked for one of several tiles: the constants of each.
     launch_bounds
         By kernel, as for ``cuda.jit`` (whose simulated namesake does not know them).
+
+    Attributes
+    ----------
+    variants
+        Every set of constants that the kernels are compiled with, beside the element type.
     """
 
-    def __init__(self, module: str, launch_bounds: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        tiles: Sequence[Mapping[str, int]] = ({},),
+        launch_bounds: Mapping[str, Any] | None = None,
+    ) -> None:
         self.module_name = module
+        self.variants = [dict(tile) for tile in tiles]
         self.launch_bounds = launch_bounds or {}
 
     @property

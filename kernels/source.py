@@ -7,10 +7,12 @@ file compiled by the host's C++ compiler and run by the emulator. Both have CuPy
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,13 +37,23 @@ class CudaSource:
     ----------
     file
         Path below ``kernels/``, ``"conv2d/tiled.cu"``.
+    tiles
+        Where `kernel` is asked for one of several tiles: the macros of each.
     **defines
-        Macros for every function of it, such as tile sizes.
+        Macros for every function of it.
+
+    Attributes
+    ----------
+    variants
+        Every set of macros that the file is compiled with, beside ``SCALAR``.
     """
 
-    def __init__(self, file: str | Path, **defines: int | str) -> None:
+    def __init__(
+        self, file: str | Path, tiles: Sequence[Mapping[str, int]] = ({},), **defines: int | str
+    ) -> None:
         self.path = ROOT / file
         self.defines = defines
+        self.variants: list[dict[str, int | str]] = [{**defines, **tile} for tile in tiles]
 
     def kernel(self, name: str, like: Any, **defines: int | str) -> Launch:
         """Return the function `name`, compiled for where and what the array `like` is.
@@ -54,14 +66,53 @@ class CudaSource:
             A float32 or float64 array: its dtype becomes the macro ``SCALAR``, its place decides
             between GPU and emulator.
         **defines
-            More macros, for this function.
+            More macros: one of the `tiles`.
         """
+        if (launches := _recording.get()) is not None:
+            return functools.partial(_record, launches, name, self.defines | defines)
         merged = {"SCALAR": SCALARS[like.dtype.name], **self.defines, **defines}
         items = tuple(sorted(merged.items()))
         if place.on_gpu(like):
             return functools.partial(_launch, _on_gpu(self.path, items, name, like.device.id), NULL)
         module = emulator.load(self.path, defines=merged, include_dirs=[ROOT])
         return functools.partial(_launch, module.get_function(name), None)
+
+
+class Launched(NamedTuple):
+    """A launch that `recorded_launches` noted; `shared_bytes` is dynamic shared memory."""
+
+    function: str
+    defines: dict[str, int | str]
+    shared_bytes: int
+
+
+_recording: contextvars.ContextVar[list[Launched] | None] = contextvars.ContextVar(
+    "recording", default=None
+)
+
+
+@contextlib.contextmanager
+def recorded_launches() -> Iterator[list[Launched]]:
+    """Note what is launched inside a ``with`` block instead of compiling and launching it."""
+    launches: list[Launched] = []
+    token = _recording.set(launches)
+    try:
+        yield launches
+    finally:
+        _recording.reset(token)
+
+
+def _record(
+    launches: list[Launched],
+    name: str,
+    defines: dict[str, int | str],
+    grid: tuple[int, ...],
+    block: tuple[int, ...],
+    args: tuple[Any, ...],
+    shared_mem: int = 0,
+) -> None:
+    del grid, block, args
+    launches.append(Launched(name, defines, shared_mem))
 
 
 def _launch(
@@ -87,15 +138,19 @@ def _on_gpu(path: Path, defines: tuple[tuple[str, Any], ...], name: str, device:
 def _gpu_module(path: Path, defines: tuple[tuple[str, Any], ...]) -> Any:
     import cupy
 
-    label = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-    module = cupy.RawModule(
-        code=f'#line 1 "{label}"\n{path.read_text()}', options=nvrtc_options(defines)
-    )
+    label, code = nvrtc_code(path)
+    module = cupy.RawModule(code=code, options=nvrtc_options(defines))
     try:
         module.compile()
     except cupy.cuda.compiler.CompileException as error:
         raise KernelCompileError(f"{label}: NVRTC refused it:\n{error}") from error
     return module
+
+
+def nvrtc_code(path: Path) -> tuple[str, str]:
+    """Return a file's name for a person, and its text for NVRTC, whose messages name it so."""
+    label = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+    return label, f'#line 1 "{label}"\n{path.read_text()}'
 
 
 def nvrtc_options(defines: tuple[tuple[str, Any], ...]) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ __device__ __forceinline__ void load_window(scalar* __restrict__ window,
     }
 }
 
+// The 2: without a least number of resident blocks ptxas aims at more of them, and spills for it.
 extern "C" __global__ void __launch_bounds__(TILE_P* TILE_Q, 2)
     conv2d_tiled_forward(const scalar* __restrict__ x, const scalar* __restrict__ w,
                          const scalar* __restrict__ b, scalar* __restrict__ y,

@@ -24,8 +24,9 @@ THREADS = 256
 # Enough blocks for the largest GPU: where K*C gives fewer, the batch is cut into slices.
 WANTED_BLOCKS = 1024
 
-source = CudaSource("conv2d/tiled.cu")
-filter_source = CudaSource("conv2d/tiled_filter.cu", THREADS=THREADS)
+TILE_MACROS = [{"TILE_P": tile_p, "TILE_Q": tile_q} for tile_p, tile_q in TILES]
+source = CudaSource("conv2d/tiled.cu", TILE_MACROS)
+filter_source = CudaSource("conv2d/tiled_filter.cu", TILE_MACROS, THREADS=THREADS)
 
 
 class Plan(NamedTuple):

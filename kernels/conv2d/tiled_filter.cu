@@ -6,7 +6,8 @@
 // a GPU busy where K*C is small; they are summed by a second kernel, in one order, without atomics.
 #include "index.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// The 2: without a least number of resident blocks ptxas aims at more of them, and spills for it.
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
     conv2d_tiled_backward_filter(const scalar* __restrict__ x, const scalar* __restrict__ dy,
                                  scalar* __restrict__ partial, const Conv2dShape shape,
                                  const int taps_r, const int taps_s, const int slices) {

@@ -33,7 +33,9 @@ from kernels.shapes import Conv2dShape
 THREADS = tiled.THREADS
 TILE_P, TILE_Q = tiled.TILES[0]  # `source` puts a plan's tile in their place
 
-source = NumbaSource(__name__, launch_bounds={"conv2d_tiled_backward_filter": THREADS})
+source = NumbaSource(
+    __name__, tiled.TILE_MACROS, launch_bounds={"conv2d_tiled_backward_filter": (THREADS, 2)}
+)
 
 
 @cuda.jit

@@ -44,6 +44,7 @@ BOUNDS = (TILE_P * TILE_Q, 2)  # no other tile of `tiled.TILES` has more threads
 
 source = NumbaSource(
     __name__,
+    tiled.TILE_MACROS,
     launch_bounds={"conv2d_tiled_forward": BOUNDS, "conv2d_tiled_backward_data": BOUNDS},
 )
 

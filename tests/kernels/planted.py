@@ -160,7 +160,9 @@ PLANTS = (
            "const scalar* plane"),
     # Shared memory.
     _plant(
-        "no barrier before the reads", "tiled", "__syncthreads();  // a thread reads what its neighbours loaded // Beyond",
+        "no barrier before the reads",
+        "tiled",
+        "__syncthreads();  // a thread reads what its neighbours loaded // Beyond",
         "//",
     ),
     _plant(
