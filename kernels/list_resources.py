@@ -26,6 +26,9 @@ def run(args: argparse.Namespace) -> int:
         return 2
     try:
         listing = _compile(arch, dtype)
+    except resources.NvrtcMissingError as error:
+        print(f"list: {error}", file=sys.stderr)
+        return 2
     except KernelCompileError as error:
         print(f"list: {error}", file=sys.stderr)
         return 1

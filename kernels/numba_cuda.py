@@ -29,7 +29,7 @@ from numba.cuda.simulator.kernel import FakeCUDAKernel
 from kernels import index_numba, place
 from kernels.emulator.cache import cache_directory
 from kernels.shapes import Conv2dShape, PoolShape
-from kernels.source import ROOT, KernelCompileError, Launch
+from kernels.source import ROOT, KernelCompileError, Launch, launch_recorder
 
 SLOW_COMPILATION = 1.0  # seconds until a terminal is told
 
@@ -108,6 +108,8 @@ class NumbaSource:
         KernelCompileError
             At the launch: Numba refused the kernel.
         """
+        if recorder := launch_recorder(name, dict(defines)):
+            return recorder
         items = tuple(sorted(defines.items()))
         if place.on_gpu(like):
             if problem := gpu_problem():
@@ -189,14 +191,15 @@ def gpu_problem() -> str | None:
 
 
 def ptx_problem() -> str | None:
-    """Return why kernels cannot be compiled to PTX here, or None."""
+    """Return why kernels cannot be compiled to PTX and assembled here, or None."""
     if problem := _switched_to_simulator():
         return problem
     pathfinder: Any = importlib.import_module("cuda.pathfinder")
-    try:
-        pathfinder.load_nvidia_dynamic_lib("nvvm")
-    except pathfinder.DynamicLibNotFoundError:
-        return "libNVVM is not installed (pip install 'conv-kernel-lab[offline]')"
+    for library in ("nvvm", "nvJitLink"):
+        try:
+            pathfinder.load_nvidia_dynamic_lib(library)
+        except pathfinder.DynamicLibNotFoundError:
+            return f"lib{library} is not installed (pip install 'conv-kernel-lab[offline]')"
     return None
 
 
@@ -376,7 +379,24 @@ def _spinner(text: str) -> Iterator[None]:
         status.stop()
 
 
-def sources(technique: str) -> list[NumbaSource]:
-    """Return the files of kernels that a technique's module launches (`Row.module`)."""
-    found = vars(importlib.import_module(technique)).values()
-    return [value for value in found if isinstance(value, NumbaSource)]
+def sources(row: Any) -> list[NumbaSource]:
+    """Return the files of kernels of a table's row: those that its launchers' modules name."""
+    if row.language != "numba" or "gpu" not in row.places:
+        return []
+    modules = dict.fromkeys(row.launcher(direction).__module__ for direction in row.passes)
+    return [
+        value
+        for module in modules
+        for value in vars(sys.modules[module]).values()
+        if isinstance(value, NumbaSource)
+    ]
+
+
+def ptxas_report(ptx: str, arch: str) -> str:
+    """Assemble PTX by nvJitLink for an architecture such as ``"sm_90"``; return what ptxas says."""
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+
+    options = LinkerOptions(arch=arch, ptxas_options=["-v"])
+    linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=options)
+    linker.link("cubin")
+    return str(linker.get_info_log())

@@ -73,7 +73,7 @@ class Resources(Usage):
         The macros it was compiled with, tile sizes above all.
     dynamic_bytes
         Dynamic shared memory of a block, for each of LeNet's layers that launches the function;
-        none where a row's launches are not known (only `CudaSource` can note them).
+        none where a row's launches are not known .
     """
 
     dtype: str
@@ -114,7 +114,7 @@ def of_row(row: table.Row, arch: str = "sm_90", dtype: str = "float32") -> list[
     lenet = {
         layer: launches(row, shape, dtype)
         for layer, shape in cases.LENET.items()
-        if sources(row) and shape in cases.fixed(row.operation)
+        if compiled and shape in cases.fixed(row.operation)
     }
     return [
         Resources(
@@ -137,11 +137,38 @@ def units(row: table.Row, dtype: str) -> list[Unit]:
 
     Another language joins here: anything that gives `read_log` what ptxas -v prints will do.
     """
+    if row.language == "numba" and "gpu" in row.places:
+        return _numba_units(row, dtype)
     return [
         Unit(defines, functools.partial(_compile_file, source.path, items))
         for source in sources(row)
         for defines in source.variants
         for items in [tuple(sorted({"SCALAR": SCALARS[dtype], **defines}.items()))]
+    ]
+
+
+def _numba_units(row: table.Row, dtype: str) -> list[Unit]:
+    from kernels import numba_cuda
+
+    if problem := numba_cuda.ptx_problem():
+        raise NvrtcMissingError(problem)
+
+    def compile_numba(
+        source: numba_cuda.NumbaSource, name: str, defines: dict[str, Any], arch: str
+    ) -> list[Usage]:
+        major, minor = divmod(int(arch.removeprefix("sm_").rstrip("af")), 10)
+        ptx = source.ptx(name, dtype, (major, minor), **defines)
+        (usage,) = read_log(numba_cuda.ptxas_report(ptx, arch))
+        # Numba's shared arrays are visible to other files, and ptxas leaves such out of its report.
+        shared = sum(map(int, re.findall(r"^\.visible \.shared .*\[(\d+)\];$", ptx, re.MULTILINE)))
+        # The name in the report has the types in it as well.
+        return [dataclasses.replace(usage, function=name, shared_bytes=shared)]
+
+    return [
+        Unit(dict(defines), functools.partial(compile_numba, source, name, defines))
+        for source in numba_cuda.sources(row)
+        for defines in source.variants
+        for name in source.kernels()
     ]
 
 

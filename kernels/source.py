@@ -68,8 +68,8 @@ class CudaSource:
         **defines
             More macros: one of the `tiles`.
         """
-        if (launches := _recording.get()) is not None:
-            return functools.partial(_record, launches, name, self.defines | defines)
+        if recorder := launch_recorder(name, self.defines | defines):
+            return recorder
         merged = {"SCALAR": SCALARS[like.dtype.name], **self.defines, **defines}
         items = tuple(sorted(merged.items()))
         if place.on_gpu(like):
@@ -100,6 +100,12 @@ def recorded_launches() -> Iterator[list[Launched]]:
         yield launches
     finally:
         _recording.reset(token)
+
+
+def launch_recorder(name: str, defines: dict[str, int | str]) -> Launch | None:
+    """Return what notes the launches of a function, inside `recorded_launches`; else None."""
+    launches = _recording.get()
+    return None if launches is None else functools.partial(_record, launches, name, defines)
 
 
 def _record(

@@ -83,7 +83,7 @@ def test_arrays_are_launched_with_the_types_that_were_compiled():
 def test_every_row_gives_its_sources():
     for row in table.rows():
         if row.language == "numba" and "gpu" in row.places:
-            found = numba_cuda.sources(row.module)
+            found = numba_cuda.sources(row)
             assert found, row.name
             assert all(source.kernels() for source in found)
 

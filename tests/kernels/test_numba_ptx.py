@@ -6,9 +6,8 @@ import re
 
 import pytest
 
-from kernels import numba_cuda, table
+from kernels import numba_cuda, resources, table
 from kernels.conv2d import tiled, tiled_filter_numba, tiled_numba
-from kernels.source import CudaSource
 
 pytestmark = pytest.mark.skipif(
     numba_cuda.ptx_problem() is not None, reason=str(numba_cuda.ptx_problem())
@@ -18,7 +17,7 @@ ROWS = [row for row in table.rows() if row.language == "numba" and "gpu" in row.
 KERNELS = {
     (source.module_name, name): (source, name)
     for row in ROWS
-    for source in numba_cuda.sources(row.module)
+    for source in numba_cuda.sources(row)
     for name in source.kernels()
 }
 
@@ -29,17 +28,13 @@ def code(ptx: str) -> str:
 
 
 def test_every_row_has_kernels_and_every_kernel_of_its_cuda_twin():
-    assert len(KERNELS) == 17
+    assert len(KERNELS) == 18
     for row in ROWS:
         twin = table.find(row.operation, row.name.removesuffix("_numba"))
-        files = [
-            source.path
-            for source in vars(twin.launchers).values()
-            if isinstance(source, CudaSource)
-        ]
+        files = [source.path for source in resources.sources(twin)]
         text = "\n".join(path.read_text() for path in files)
         in_c = set(re.findall(r"\b((?:conv2d|max_pool2d|avg_pool2d)_\w+)\(", text))
-        ours = {n for source in numba_cuda.sources(row.module) for n in source.kernels()}
+        ours = {n for source in numba_cuda.sources(row) for n in source.kernels()}
         assert in_c == ours, row.name
 
 
@@ -63,6 +58,20 @@ def test_compiles_for_a_gpu(key, dtype, capability):
     wide = re.findall(r"\b(?:mul\.lo|mad\.lo|div|rem)\.[us]64.*", instructions)
     assert not wide, "64-bit index arithmetic:\n" + "\n".join(wide)
     assert ".local" not in instructions  # arrays or spills in slow memory
+
+
+def test_resources_stand_beside_the_cuda_twins():
+    shared, registers = {}, {}
+    for row in table.rows():
+        for one in resources.of_row(row) if row.name in ("tiled", "tiled_numba") else ():
+            assert not one.spill_stores, one
+            key = one.function, one.defines.get("TILE_P")
+            shared.setdefault(key, []).append(one.shared_bytes)
+            registers.setdefault(key, []).append(one.registers)
+            if one.function == "conv2d_tiled_forward" and one.defines["TILE_P"] == 8:
+                assert set(one.dynamic_bytes.values()) == {1728}
+    assert shared["conv2d_tiled_backward_filter", 8] == [2048, 2048]
+    assert all(len(both) == 2 and 0 < min(both) for both in registers.values())
 
 
 @pytest.mark.parametrize("tile", tiled.TILES[1:], ids=str)
