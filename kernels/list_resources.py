@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from importlib import metadata
 
 from kernels import resources, table
 from kernels.source import KernelCompileError
@@ -32,18 +33,21 @@ def run(args: argparse.Namespace) -> int:
     except KernelCompileError as error:
         print(f"list: {error}", file=sys.stderr)
         return 1
-    compiler = f"NVRTC {resources.nvrtc_version()}"
+    compilers = {
+        "cuda_c": f"NVRTC {resources.nvrtc_version()}",
+        "numba": f"numba-cuda {metadata.version('numba-cuda')}",
+    }
     if args.json:
         records = [
             {"operation": row.operation, "name": row.name, "language": row.language, "arch": arch}
-            | {"compiler": compiler}
+            | {"compiler": compilers[row.language]}
             | dataclasses.asdict(one)
             for row, found in listing
             for one in found
         ]
         print(json.dumps(records, indent=2))
     else:
-        _print(listing, f"{arch}, {dtype}, {compiler}")
+        _print(listing, f"{arch}, {dtype}", " and ".join(compilers.values()))
     return 0
 
 
@@ -59,7 +63,7 @@ def _compile(arch: str, dtype: str) -> Listing:
     return [(row, found) for row, found in listing if found]
 
 
-def _print(listing: Listing, made_for: str) -> None:
+def _print(listing: Listing, made_for: str, made_by: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -93,6 +97,7 @@ def _print(listing: Listing, made_for: str) -> None:
         highlight=False,
     )
     console.print(
+        f"Compiled by {made_by}.\n"
         "Registers are a thread's, the rest is bytes. Shared memory is a block's; dynamic is what\n"
         "LeNet's layers launch the function with (-: they do not). Spills are stored/loaded.",
         style="dim",

@@ -153,23 +153,30 @@ def _numba_units(row: table.Row, dtype: str) -> list[Unit]:
     if problem := numba_cuda.ptx_problem():
         raise NvrtcMissingError(problem)
 
-    def compile_numba(
-        source: numba_cuda.NumbaSource, name: str, defines: dict[str, Any], arch: str
-    ) -> list[Usage]:
-        major, minor = divmod(int(arch.removeprefix("sm_").rstrip("af")), 10)
-        ptx = source.ptx(name, dtype, (major, minor), **defines)
-        (usage,) = read_log(numba_cuda.ptxas_report(ptx, arch))
-        # Numba's shared arrays are visible to other files, and ptxas leaves such out of its report.
-        shared = sum(map(int, re.findall(r"^\.visible \.shared .*\[(\d+)\];$", ptx, re.MULTILINE)))
-        # The name in the report has the types in it as well.
-        return [dataclasses.replace(usage, function=name, shared_bytes=shared)]
-
     return [
-        Unit(dict(defines), functools.partial(compile_numba, source, name, defines))
+        Unit(
+            dict(defines),
+            functools.partial(_compile_numba, source, name, dtype, tuple(defines.items())),
+        )
         for source in numba_cuda.sources(row)
         for defines in source.variants
         for name in source.kernels()
     ]
+
+
+@functools.cache
+def _compile_numba(
+    source: Any, name: str, dtype: str, defines: tuple[tuple[str, int], ...], arch: str
+) -> list[Usage]:
+    from kernels import numba_cuda
+
+    major, minor = divmod(int(arch.removeprefix("sm_").rstrip("af")), 10)
+    ptx = source.ptx(name, dtype, (major, minor), **dict(defines))
+    (usage,) = read_log(numba_cuda.ptxas_report(ptx, arch))
+    # Numba's shared arrays are visible to other files, and ptxas leaves such out of its report.
+    shared = sum(map(int, re.findall(r"^\.visible \.shared .*\[(\d+)\];$", ptx, re.MULTILINE)))
+    # The name in the report has the types in it as well.
+    return [dataclasses.replace(usage, function=name, shared_bytes=shared)]
 
 
 def sources(row: table.Row) -> list[CudaSource]:

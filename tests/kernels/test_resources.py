@@ -6,6 +6,7 @@ import json
 import re
 import struct
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -20,6 +21,7 @@ nvrtc = pytest.importorskip(
 )
 
 CUDA_C = [row for row in table.rows() if row.language == "cuda_c"]
+ON_GPU = [row for row in table.rows() if "gpu" in row.places]
 EVERY_CUDA_C = pytest.mark.parametrize(
     "row", CUDA_C, ids=[f"{r.operation}-{r.name}" for r in CUDA_C]
 )
@@ -235,16 +237,18 @@ def test_one_line_a_function_in_100_columns(capsys, options):
     lines = said(capsys, *options).splitlines()
     assert max(map(len, lines)) <= 100
     arch, dtype = options[1::2] or ("sm_90", "float32")
-    functions = [one for row in CUDA_C for one in resources.of_row(row, arch, dtype)]
+    functions = [one for row in ON_GPU for one in resources.of_row(row, arch, dtype)]
     shown = [line.split() for line in lines if line.startswith("   ")]
     assert [(one[0], one[2]) for one in shown] == [
         (one.function, str(one.registers)) for one in functions
     ]
     most, version = max(one.registers for one in functions), resources.nvrtc_version()
     assert (
-        f"{len(functions)} compiled functions for {arch}, {dtype}, NVRTC {version}: "
+        f"{len(functions)} compiled functions for {arch}, {dtype}: "
         f"at most {most} registers; spilling: none." in lines
     )
+    numba = metadata.version("numba-cuda")
+    assert f"Compiled by NVRTC {version} and numba-cuda {numba}." in lines
 
 
 def test_spills_show(capsys, monkeypatch):
@@ -257,9 +261,10 @@ def test_spills_show(capsys, monkeypatch):
 
 def test_json(capsys):
     records = json.loads(said(capsys, "--json", "--arch", "sm_80"))
-    assert {(r["operation"], r["name"]) for r in records} == {(r.operation, r.name) for r in CUDA_C}
+    assert {(r["operation"], r["name"]) for r in records} == {(r.operation, r.name) for r in ON_GPU}
     first = records[0]
     assert first.pop("compiler").startswith("NVRTC ")
+    assert records[-1]["compiler"].startswith("numba-cuda ")
     assert 0 < first.pop("registers") <= 255
     assert first == {
         "operation": "conv2d",
