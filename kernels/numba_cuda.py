@@ -31,6 +31,11 @@ from kernels.emulator.cache import cache_directory
 from kernels.shapes import Conv2dShape, PoolShape
 from kernels.source import ROOT, KernelCompileError, Launch, launch_recorder
 
+if "numba_cuda" not in str(cuda.__spec__.origin):
+    raise ImportError(
+        "numba.cuda is the deprecated target inside numba; expected NVIDIA's: pip install numba-cuda"
+    )
+
 SLOW_COMPILATION = 1.0  # seconds until a terminal is told
 
 # The simulator keeps the kernel that runs in a global of its own.

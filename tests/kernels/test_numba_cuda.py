@@ -137,3 +137,19 @@ def test_a_terminal_sees_what_takes_long(terminal, seen, monkeypatch):
     with numba_cuda._spinner("compiling something"):
         time.sleep(0.3)
     assert ("compiling something" in terminal.getvalue()) == seen
+
+
+WITHOUT_NUMBA_CUDA = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if type(f).__module__ != "_numba_cuda_redirector"]
+try:
+    import kernels.numba_cuda
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_the_deprecated_target_inside_numba_is_refused():
+    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_NUMBA_CUDA]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "expected NVIDIA's: pip install numba-cuda" in done.stdout, done.stderr
