@@ -33,7 +33,8 @@ from kernels.source import ROOT, KernelCompileError, Launch, launch_recorder
 
 if "numba_cuda" not in str(cuda.__spec__.origin):
     raise ImportError(
-        "numba.cuda is the deprecated target inside numba; expected NVIDIA's: pip install numba-cuda"
+        "numba.cuda is the deprecated target inside numba; "
+        "expected NVIDIA's: pip install numba-cuda"
     )
 
 SLOW_COMPILATION = 1.0  # seconds until a terminal is told

@@ -78,7 +78,10 @@ def references(batch):
 # Threads with barriers are the simulator's slowest.
 SLOW = ("im2col_gemm_numba", "tiled_numba")
 CONVS = [
-    pytest.param(row.name, marks=pytest.mark.slow if row.name in SLOW else ())
+    pytest.param(
+        row.name,
+        marks=[pytest.mark.slow, pytest.mark.timeout(1200)] if row.name in SLOW else (),
+    )
     for row in table.rows("conv2d")
 ]
 POOLS = [f"{op[:3]}:{row.name}" for op in ("max_pool2d", "avg_pool2d") for row in table.rows(op)]
