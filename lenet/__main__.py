@@ -129,6 +129,7 @@ def _train(options: argparse.Namespace) -> int:
         result = train.resume(options.resume, given, progress)
     else:
         settings = Settings(**given)
+        _warn_of_simulator(settings)
         runs = options.runs_dir or Path("runs")
         folder = runs / name if name else _unused(runs, settings)
         result = train.train(settings, folder, progress)
@@ -148,6 +149,25 @@ def _train(options: argparse.Namespace) -> int:
         )
         return CHECK_FAILED
     return DONE
+
+
+def _warn_of_simulator(settings: Settings) -> None:
+    """Tell whoever trains on Numba's simulator not to wait for the end of an epoch."""
+    from kernels import table
+
+    device, choice = settings.check()
+    rows = (
+        table.find("conv2d", choice.conv),
+        table.find(choice.pool_operation, choice.pool),
+    )
+    slow = [row.name for row in rows if device.name == "cpu" and "simulator" in row.places]
+    if slow:
+        print(
+            f"lenet: {' and '.join(slow)} will run on Numba's simulator, seconds to minutes an "
+            "image: fit for a few steps with --batch-size 1; the CUDA C kernels are emulated far "
+            "faster",
+            file=sys.stderr,
+        )
 
 
 def _unused(runs: Path, settings: Settings) -> Path:

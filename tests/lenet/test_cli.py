@@ -244,3 +244,14 @@ def test_the_bar_on_a_terminal(tmp_path, idx_folder, monkeypatch, capsys):
     options = ["--data-dir", str(idx_folder), "--runs-dir", str(tmp_path / "r")]
     assert main(["train", *options, "--epochs", "2", *HOST]) == 0
     assert "epoch 2/2" in capsys.readouterr().out
+
+
+def test_training_on_the_simulator_is_announced(capsys):
+    assert main(["train", "--conv", "naive_numba", *HOST[2:], "--data", "none"]) == 2
+    err = capsys.readouterr().err
+    assert "lenet: naive_numba will run on Numba's simulator, seconds to minutes an image" in err
+
+
+def test_training_elsewhere_is_not(capsys):
+    assert main(["train", "--conv", "naive", *HOST[2:], "--data", "none"]) == 2
+    assert "simulator" not in capsys.readouterr().err
