@@ -74,8 +74,7 @@ class CudaSource:
         items = tuple(sorted(merged.items()))
         if place.on_gpu(like):
             return functools.partial(_launch, _on_gpu(self.path, items, name, like.device.id), NULL)
-        module = emulator.load(self.path, defines=merged, include_dirs=[ROOT])
-        return functools.partial(_launch, module.get_function(name), None)
+        return functools.partial(_launch, _on_emulator(self.path, items, name), None)
 
 
 class Launched(NamedTuple):
@@ -132,6 +131,12 @@ def _launch(
     # A shape goes as the struct of shape.cuh, an absent array as a null pointer.
     values = tuple(null if arg is None else getattr(arg, "struct", arg) for arg in args)
     function(grid, block, values, shared_mem=shared_mem)
+
+
+@functools.cache
+def _on_emulator(path: Path, defines: tuple[tuple[str, Any], ...], name: str) -> Any:
+    module = emulator.load(path, defines=dict(defines), include_dirs=[ROOT])
+    return module.get_function(name)
 
 
 @functools.cache
