@@ -38,7 +38,9 @@ STEPS = {"gpu": 300, "emulator": 8, "simulator": 2}
 TARGET_ACCURACY = {"gpu": 0.93, "emulator": 0.0, "simulator": 0.0}
 BATCH_SIZE = {"gpu": 32, "emulator": 32, "simulator": 1}
 TEST_IMAGES = {"simulator": 1}  # all of them elsewhere
-# The first losses must agree with the host's: rounding has not been amplified yet.
+# The first losses must agree with the host's: rounding has not been amplified yet. This tolerance
+# and the accuracies above are chosen, not derived, and have not met a GPU; kernels are judged by
+# `check`, with its derived bound.
 COMPARED_STEPS = 8
 LOSS_TOLERANCE = 1e-3
 
