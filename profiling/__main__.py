@@ -1,28 +1,41 @@
-"""Command line: ``python -m profiling verify | verified | compare-torch``."""
+"""Command line: ``python -m profiling COMMAND``; each command is a module of its own."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 
-from profiling import compare_torch, verified, verify
+COMMANDS = {
+    "bench": ("bench", "check kernels, then time them, against their peers"),
+    "compare": ("compare", "two result files: faster, slower or the same"),
+    "report": ("report", "result files as one self-contained HTML page"),
+    "trace": ("trace", "run a command under a timeline, for Perfetto"),
+    "ncu": ("ncu", "the Nsight Compute line for one launch"),
+    "train-report": ("train_report", "where a training run's time went, by layer and pass"),
+    "doctor": ("doctor", "what this machine has, lacks, and how to mend it"),
+    "verify": ("verify", "run every kernel on this GPU, or emulated, and keep the record"),
+    "verified": ("verified", "the README's table of what was verified where"),
+    "compare-torch": ("compare_torch", "train LeNet here and with PyTorch, step by step"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 a check failed, 2 bad usage or input."""
+    given = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
-        prog="python -m profiling", description="Verify and measure the lab's kernels."
+        prog="python -m profiling", description="Measure, compare and explain the lab's kernels."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, module, text in (
-        ("verify", verify, "run every kernel on this GPU, or emulated, and keep the record"),
-        ("verified", verified, "the README's table of what was verified where"),
-        ("compare-torch", compare_torch, "train LeNet here and with PyTorch, step by step"),
-    ):
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module_name, text) in COMMANDS.items():
+        if given[:1] != [name]:  # imported when asked for: some take a while
+            commands.add_parser(name, help=text, add_help=False)
+            continue
+        module = importlib.import_module(f"profiling.{module_name}")
         command = commands.add_parser(name, help=text, description=module.__doc__)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+    args = parser.parse_args(given)
     try:
         return int(args.run(args))
     except KeyboardInterrupt:

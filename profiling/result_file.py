@@ -1,0 +1,426 @@
+"""The file a benchmark writes: JSON Lines, a header, a line a row, and a line that says "whole".
+
+A row is on disk as soon as it is measured. A file without its last line is an unfinished run:
+`load` says so, and ``bench --resume`` goes on with it. What a line may hold is declared here once,
+as msgspec structs, and held against every file that is read.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+SCHEMA = "conv-kernel-lab bench 1"
+
+Direction = Literal["forward", "backward_data", "backward_filter", "backward_bias", "backward"]
+
+
+class ResultFileError(ValueError):
+    """A file that is no whole benchmark of this schema; the message says what is wrong."""
+
+
+class Ceilings(msgspec.Struct, frozen=True):
+    """What the device can do, measured in the same run.
+
+    Attributes
+    ----------
+    copy
+        Bytes a second of a large copy, counting those read and those written.
+    read
+        Bytes a second of a large reduction.
+    gemm
+        FLOP/s of a large float32 matrix product, TF32 off.
+    peak
+        FLOP/s in float32 that the hardware cannot exceed, by its data sheet; None where unknown.
+    launch_s
+        Seconds of an empty launch, measured like a kernel.
+    cache_bytes
+        Size of the last cache before memory.
+    """
+
+    copy: float
+    read: float
+    gemm: float
+    peak: float | None
+    launch_s: float
+    cache_bytes: int
+
+
+class Header(msgspec.Struct, frozen=True, tag="header", tag_field="line"):
+    """The first line: what was asked, where, and of which source.
+
+    Attributes
+    ----------
+    schema
+        `SCHEMA`; another one is refused.
+    place
+        Where the kernels ran.
+    machine
+        As `profiling.machine.describe` gives it.
+    date
+        UTC, ISO 8601.
+    commit, dirty
+        The commit checked out, and whether files differed from it.
+    threads
+        Host threads that kernels and peers were pinned to.
+    suite
+        The suites' names, and ``"--shape"``.
+    rows
+        How many rows the whole file has.
+    plan
+        Fingerprint of what was asked; a run resumes only its own file.
+    ceilings
+        Of the device.
+    software
+        Versions of the peers and of what compiles the kernels, by name.
+    """
+
+    schema: str
+    place: Literal["cpu", "gpu"]
+    machine: dict[str, Any]
+    date: str
+    commit: str | None
+    dirty: bool
+    threads: int
+    suite: list[str]
+    rows: int
+    plan: str
+    ceilings: Ceilings
+    software: dict[str, str]
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Repeated measurements of one launch, cold or hot.
+
+    Attributes
+    ----------
+    median_s, low_s, high_s
+        Median of the samples and its 95 % interval, seconds a launch.
+    samples_s
+        In the order taken, seconds a launch.
+    launches
+        How many launches one sample averages over.
+    method
+        ``"events"``, ``"graph"``, ``"queue"`` or ``"perf_counter"``: see `profiling.timing`.
+    stable
+        Whether the stopping rule was met before its time was up.
+    unstable_because
+        Why not, for a person; empty where stable.
+    """
+
+    median_s: float
+    low_s: float
+    high_s: float
+    samples_s: list[float]
+    launches: int
+    method: str
+    stable: bool
+    unstable_because: str = ""
+
+
+class Sensors(msgspec.Struct, frozen=True):
+    """What the device's sensors said; None where there is none to ask.
+
+    Attributes
+    ----------
+    sm_clock_mhz, memory_clock_mhz
+        Clocks; of a CPU the mean over its cores, and None.
+    temperature_c
+        Degrees Celsius.
+    throttled
+        Reasons that held the clock down, as NVML names them.
+    """
+
+    sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    temperature_c: float | None = None
+    throttled: list[str] = []
+
+
+class Check(msgspec.Struct, frozen=True):
+    """What the judge saw of this very shape before the clock ran.
+
+    Attributes
+    ----------
+    elements, total
+        Output elements that were compared with the judge, and all there are.
+    worst
+        Largest error as a share of its bound.
+    """
+
+    elements: int
+    total: int
+    worst: float
+
+
+class Ratio(msgspec.Struct, frozen=True):
+    """A peer's time over this kernel's, from samples taken in turns: above 1 the kernel is faster.
+
+    Attributes
+    ----------
+    peer
+        Its name.
+    state
+        Which of the two timings.
+    median, low, high
+        The ratio of medians and its 95 % interval.
+    """
+
+    peer: str
+    state: Literal["cold", "hot"]
+    median: float
+    low: float
+    high: float
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """What one GPU function of a kernel takes, by ptxas.
+
+    Attributes
+    ----------
+    function
+        Its name.
+    registers
+        Of a thread.
+    shared_bytes
+        Of a block, static.
+    spill_bytes
+        That a thread moves to and from local memory for want of registers.
+    arch
+        What it was compiled for.
+    """
+
+    function: str
+    registers: int
+    shared_bytes: int
+    spill_bytes: int
+    arch: str
+
+
+class Row(msgspec.Struct, frozen=True, tag="row", tag_field="line"):
+    """One kernel, or one peer, on one shape.
+
+    Attributes
+    ----------
+    operation, name, direction
+        ``"conv2d"``, ``"tiled"``, ``"forward"``; a peer's name begins with its package:
+        ``"torch"``, ``"torch channels_last graph"``, ``"cupy"``.
+    kind
+        One of ours, or a peer.
+    language
+        ``"cuda_c"``, ``"numba"``, ``"numpy"``, or a peer's package and version.
+    label
+        The shape's name in its suite, ``"lenet conv1 N=64"``: what a chart's axis says.
+    group
+        The label without what the suite sweeps, ``"lenet conv1"``: what a chart's line says.
+    shape
+        Every field of the `Conv2dShape` or `PoolShape`.
+    dtype, precision
+        Of the tensors, and of the arithmetic (``"fp32"``, ``"tf32"`` ...).
+    flops
+        Of the direct algorithm, taps on padding counted: what TFLOP/s refer to.
+    least_flops, least_bytes
+        What this algorithm cannot do without: the floor a measured time is held against.
+    input_bytes
+        The part of `least_bytes` that is read.
+    source
+        SHA-256 of the kernel's source files, first 16 digits; None for a peer.
+    status
+        ``"timed"``; ``"failed"`` by the judge; ``"skipped"``.
+    reason
+        Why it was not timed; else empty.
+    check
+        What the judge saw; None for a row that was skipped.
+    cold, hot
+        With the caches overwritten before, and with what the last launch left in them.
+    ratios
+        To the peers of the same run.
+    resources
+        Of its GPU functions; empty where they are not known.
+    before, after
+        The sensors.
+    """
+
+    operation: Literal["conv2d", "max_pool2d", "avg_pool2d"]
+    name: str
+    direction: Direction
+    kind: Literal["kernel", "peer"]
+    language: str
+    label: str
+    group: str
+    shape: dict[str, int]
+    dtype: Literal["float32", "float64"]
+    precision: str
+    flops: int
+    least_flops: int
+    least_bytes: int
+    input_bytes: int
+    status: Literal["timed", "failed", "skipped"]
+    reason: str = ""
+    source: str | None = None
+    check: Check | None = None
+    cold: Timing | None = None
+    hot: Timing | None = None
+    ratios: list[Ratio] = []
+    resources: list[Resource] = []
+    before: Sensors = Sensors()
+    after: Sensors = Sensors()
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What identifies a row in a file, and across files."""
+        return self.operation, self.direction, tuple(self.shape.items()), self.dtype, self.name
+
+
+class End(msgspec.Struct, frozen=True, tag="end", tag_field="line"):
+    """The last line of a whole file.
+
+    Attributes
+    ----------
+    rows
+        How many there are.
+    seconds
+        Wall seconds of the run, or of the last one of a run that was resumed.
+    """
+
+    rows: int
+    seconds: float
+
+
+class Results(NamedTuple):
+    """A file's contents; `path` is for messages, `end` is None for an unfinished run."""
+
+    path: Path
+    header: Header
+    rows: list[Row]
+    end: End | None
+
+
+_LINE = msgspec.json.Decoder(Header | Row | End)
+
+
+def load(path: Path, *, unfinished: bool = False) -> Results:
+    """Read a result file and hold every line against the schema.
+
+    Parameters
+    ----------
+    path
+        The file.
+    unfinished
+        Take also a run that did not end; a last line that was cut off is left out.
+
+    Raises
+    ------
+    ResultFileError
+        No such file, an empty one, another schema, a line that does not fit it, or an unfinished
+        run that was not asked for.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ResultFileError(f"{path}: {error.strerror or error}") from None
+    if not text.strip():
+        raise ResultFileError(f"{path}: the file is empty; python -m profiling bench -o FILE")
+    *whole, rest = text.split(b"\n")
+    lines = [_decode(path, number, line) for number, line in enumerate(whole, 1)]
+    if rest and not unfinished:
+        raise ResultFileError(f"{path}: the last line is cut off; {_way_out(path)}")
+    if not lines or not isinstance(header := lines[0], Header):
+        raise ResultFileError(f"{path}: line 1 is no header; this is not a benchmark's file")
+    rows = [line for line in lines if isinstance(line, Row)]
+    end = last if isinstance(last := lines[-1], End) else None
+    if len(rows) != len(lines) - 1 - (end is not None):
+        raise ResultFileError(f"{path}: a header or an end in the middle: two files in one?")
+    if len({row.key for row in rows}) < len(rows):
+        raise ResultFileError(f"{path}: two rows of one kernel on one shape: two files in one?")
+    if end is None and not unfinished:
+        raise ResultFileError(
+            f"{path}: an unfinished run, {len(rows)} of {header.rows} rows; {_way_out(path)}"
+        )
+    if end is not None and (rest or not len(rows) == end.rows == header.rows):
+        raise ResultFileError(
+            f"{path}: {len(rows)} rows, but the header says {header.rows} and the end {end.rows}; "
+            "lines were lost or added"
+        )
+    return Results(path, header, rows, end)
+
+
+class Writer:
+    """Writes a result file line by line, each on disk before the next is measured.
+
+    Parameters
+    ----------
+    path
+        The file. A new one must not exist; one that is resumed must.
+    header
+        The first line of a new file; None to go on with an unfinished one.
+
+    Raises
+    ------
+    ResultFileError
+        A file that exists, or cannot be written.
+    """
+
+    def __init__(self, path: Path, header: Header | None) -> None:
+        try:
+            if header is None:
+                self._cut_torn_line(path)
+            self._file = path.open("ab" if header is None else "xb")
+        except FileExistsError:
+            raise ResultFileError(
+                f"{path} exists; choose another name, or --resume to go on with it"
+            ) from None
+        except OSError as error:
+            raise ResultFileError(f"{path}: {error.strerror or error}") from None
+        if header is not None:
+            self.add(header)
+
+    def add(self, line: Header | Row | End) -> None:
+        """Append a line and see it to the disk."""
+        self._file.write(msgspec.json.encode(line) + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    @staticmethod
+    def _cut_torn_line(path: Path) -> None:
+        with path.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _decode(path: Path, number: int, line: bytes) -> Header | Row | End:
+    if number == 1:
+        schema = _schema_of(line)
+        if schema != SCHEMA:
+            raise ResultFileError(f"{path}: schema {schema!r}; expected {SCHEMA!r}")
+    try:
+        return _LINE.decode(line)
+    except msgspec.DecodeError as error:
+        raise ResultFileError(f"{path}, line {number}: {error}") from None
+
+
+def _schema_of(line: bytes) -> Any:
+    """Return what a first line says of its schema, before anything else is asked of it."""
+    try:
+        found = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return None
+    return found.get("schema") if isinstance(found, dict) else None
+
+
+def _way_out(path: Path) -> str:
+    return f"python -m profiling bench --resume ... -o {path} goes on with it"

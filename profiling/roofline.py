@@ -1,0 +1,192 @@
+"""What a pass must compute and move, and where a measured time stands against the device's ceilings.
+
+The floor is the larger of two times: the operations that the algorithm cannot do without over the
+rate of a large matrix product, and the bytes that must cross memory over the rate of a large copy,
+both measured on this device. A time below what the hardware can do is called impossible: the
+kernel, the check or the clock is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+from kernels import table
+from kernels.shapes import Conv2dShape, PoolShape
+from profiling.result_file import Ceilings, Row, Timing
+
+# Where no data sheet gives a peak: no matrix product leaves more than this unused.
+GEMM_HEADROOM = 1.25
+# Rates of memory vary by some per cent from run to run; a limit is not to be missed by less.
+MEMORY_HEADROOM = 1.1
+# Below so many empty launches a kernel's time is mostly its launch.
+LAUNCH_BOUND = 2.0
+
+ARGMAX_BYTES = 4
+
+
+class Work(NamedTuple):
+    """What a pass does.
+
+    Attributes
+    ----------
+    flops
+        Of the direct algorithm, taps on padding counted, as everybody counts them.
+    least_flops
+        What the algorithm at hand cannot do without.
+    input_bytes, output_bytes
+        Each tensor once.
+    """
+
+    flops: int
+    least_flops: int
+    input_bytes: int
+    output_bytes: int
+
+    @property
+    def least_bytes(self) -> int:
+        """Input and output once each."""
+        return self.input_bytes + self.output_bytes
+
+
+class Standing(NamedTuple):
+    """Where a time stands.
+
+    Attributes
+    ----------
+    flops_per_s, bytes_per_s
+        Of the direct algorithm's operations, and of the least bytes.
+    of_gemm, of_copy
+        As shares of the measured ceilings.
+    floor_s
+        Seconds that the device would take at its ceilings.
+    bound
+        What the floor is made of; ``"launch"`` where an empty launch takes half the time or more.
+    impossible
+        Which limit the time breaks, for a person; else empty.
+    """
+
+    flops_per_s: float
+    bytes_per_s: float
+    of_gemm: float
+    of_copy: float
+    floor_s: float
+    bound: Literal["compute", "memory", "launch"]
+    impossible: str
+
+
+def work(
+    row: table.Row | None, operation: str, direction: str, shape: Conv2dShape | PoolShape
+) -> Work:
+    """Return what a pass in float32 computes and moves.
+
+    Parameters
+    ----------
+    row
+        The kernel; its module may define ``least_flops(direction, shape)`` where its algorithm
+        needs fewer operations than the direct one. None for a peer, whose algorithm is not known
+        and whose least operations are therefore 0.
+    operation, direction, shape
+        Of the pass.
+    """
+    itemsize = 4
+    x, y = math.prod(shape.input_shape), math.prod(shape.output_shape)
+    if isinstance(shape, Conv2dShape):
+        w = math.prod(shape.filter_shape)
+        flops = shape.flops
+        direct = 2 * shape.n * shape.k * shape.c * _taps_inside(shape)
+        inputs, outputs = {
+            "forward": (x + w, y),
+            "backward_data": (y + w, x),
+            "backward_filter": (x + y, w),
+            "backward_bias": (y, shape.k),
+        }[direction]
+        if direction == "backward_bias":
+            flops = direct = y
+        elif direction == "forward":
+            inputs += shape.k
+    else:
+        flops, direct = shape.flops, shape.n * shape.c * _taps_inside(shape)
+        inputs, outputs = (x, y) if direction == "forward" else (y, x)
+    input_bytes, output_bytes = itemsize * inputs, itemsize * outputs
+    if operation == "max_pool2d":
+        if direction == "forward":
+            output_bytes += ARGMAX_BYTES * y
+        else:
+            input_bytes += ARGMAX_BYTES * y
+            flops = direct = y
+    if row is None:
+        direct = 0
+    elif hasattr(row.launchers, "least_flops"):
+        direct = row.launchers.least_flops(direction, shape)
+    return Work(flops, direct, input_bytes, output_bytes)
+
+
+def standing(row: Row, timing: Timing, ceilings: Ceilings, *, cold: bool) -> Standing:
+    """Return where one of a row's timings stands against the ceilings.
+
+    Parameters
+    ----------
+    row
+        For its operations and bytes.
+    timing
+        ``row.cold`` or ``row.hot``.
+    ceilings
+        Of the same run.
+    cold
+        Whether the caches were overwritten before each sample.
+    """
+    seconds = timing.median_s
+    compute_s, memory_s = row.least_flops / ceilings.gemm, row.least_bytes / ceilings.copy
+    bound: Literal["compute", "memory", "launch"] = (
+        "launch"
+        if seconds < LAUNCH_BOUND * ceilings.launch_s
+        else "compute"
+        if compute_s >= memory_s
+        else "memory"
+    )
+    return Standing(
+        row.flops / seconds,
+        row.least_bytes / seconds,
+        row.flops / seconds / ceilings.gemm,
+        row.least_bytes / seconds / ceilings.copy,
+        max(compute_s, memory_s),
+        bound,
+        _impossible(row, seconds, ceilings, cold),
+    )
+
+
+def _impossible(row: Row, seconds: float, ceilings: Ceilings, cold: bool) -> str:
+    """Return the limit that a time breaks; what caches can hide counts in its favour."""
+    fastest = ceilings.peak or GEMM_HEADROOM * ceilings.gemm
+    if row.least_flops > seconds * fastest:
+        source = "the data sheet's" if ceilings.peak else "a quarter above the measured GEMM's"
+        return (
+            f"{row.least_flops / seconds / 1e9:,.0f} GFLOP/s, and {fastest / 1e9:,.0f} is "
+            f"{source} rate"
+        )
+    output_bytes = row.least_bytes - row.input_bytes
+    if cold:  # what is written may stay in the cache until after the clock stops
+        crossing = row.input_bytes + max(0, output_bytes - ceilings.cache_bytes)
+    else:  # and what was read or written last may be there still
+        crossing = max(0, row.least_bytes - 2 * ceilings.cache_bytes)
+    rate = MEMORY_HEADROOM * max(ceilings.copy, ceilings.read)
+    if crossing > seconds * rate:
+        return (
+            f"{crossing / seconds / 1e9:,.0f} GB/s from memory, and {rate / 1e9:,.0f} is a tenth "
+            "above the measured rate"
+        )
+    return ""
+
+
+def _taps_inside(shape: Conv2dShape | PoolShape) -> int:
+    """Return how many (output place, tap) pairs of one plane fall inside the image."""
+    dilation = shape.dilation if isinstance(shape, Conv2dShape) else (1, 1)
+    counts = []
+    for outputs, taps, stride, step, pad, extent in (
+        (shape.p, shape.r, shape.stride_h, dilation[0], shape.pad_top, shape.h),
+        (shape.q, shape.s, shape.stride_w, dilation[1], shape.pad_left, shape.w),
+    ):
+        places = range(-pad, outputs * stride - pad, stride)
+        counts.append(sum(0 <= at + t * step < extent for at in places for t in range(taps)))
+    return counts[0] * counts[1]
