@@ -1,4 +1,4 @@
-"""What a pass must compute and move, and where a measured time stands against the device's ceilings.
+"""What a pass must compute and move, and where a measured time stands against the ceilings.
 
 The floor is the larger of two times: the operations that the algorithm cannot do without over the
 rate of a large matrix product, and the bytes that must cross memory over the rate of a large copy,
