@@ -233,7 +233,7 @@ def _cells(row: Row, ceilings: Ceilings) -> list[str]:
         f"{stands.of_copy:.0%}",
         stands.bound + (" IMPOSSIBLE" if stands.impossible else ""),
         f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) {ratio.peer}" if ratio else "",
-        f"{row.check.worst:.2f}" if row.check else "",
+        f"{row.check.worst:.2f}" if row.check and row.check.worst is not None else "",
     ]
 
 
