@@ -129,7 +129,8 @@ def judge(findings: list[Finding]) -> Verdict:
     users = ("driver", *on_gpu, "CuPy", "Numba on the GPU", "compute mode")
     needed += [name for name in users if status.get(name) == "broken"]
     listed = " and ".join(filter(None, [", ".join(places[:-1]), *places[-1:]]))
-    able = f"{listed[:1].upper()}{listed[1:]} work{'s' * (len(places) == 1)}"
+    one = places in (["the emulator"], ["the GPU"])
+    able = f"{listed[:1].upper()}{listed[1:]} {'works' if one else 'work'}"
     if not places:
         able = "Nothing works here"
     if needed:

@@ -14,6 +14,7 @@ OLDEST = (12, 0)
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
 NO_DEVICE = 100
 
+INSTALL = "sudo apt install nvidia-driver (Ubuntu: sudo ubuntu-drivers install), and reboot"
 LOG = "sudo dmesg | grep -i nvrm"  # where the kernel module says what is wrong
 MENDS = {  # by CUresult
     34: "unset LD_LIBRARY_PATH (it names CUDA's stubs directory, whose libcuda is an empty one)",
@@ -104,17 +105,12 @@ def probe() -> list[Finding]:
     release = doctor_system.driver_release()
     found = f"{f'release {release}, ' if release else ''}CUDA {version[0]}.{version[1]} at most"
     if version < OLDEST:
-        return [
-            Finding("driver", "broken", f"{found}; the lab needs 12.0",
-                    "sudo apt install nvidia-driver-580 && sudo reboot")
-        ]  # fmt: skip
+        return [Finding("driver", "broken", f"{found}; the lab needs 12.0", INSTALL)]
     try:
         there = devices()
     except OSError:
-        mend = "sudo ldconfig"
-        if doctor_system.in_container():
-            mend = "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,utility ..."
-        return [Finding("driver", "broken", f"{found}, but no libcuda.so.1 to call it by", mend)]
+        found = f"{found}, but no libcuda.so.1 to call it by"
+        return [Finding("driver", "broken", found, _mend_library())]
     except DriverError as error:
         if error.code != NO_DEVICE:
             found = f"{found}; cuInit fails: {error}"
@@ -135,19 +131,21 @@ def probe() -> list[Finding]:
 
 def _no_driver() -> Finding:
     if doctor_system.driver_release():
-        return Finding(
-            "driver", "missing", "loaded on the host, but this container has no libcuda.so.1",
-            "docker run --gpus all ... (the host needs the NVIDIA container toolkit)",
-        )  # fmt: skip
+        found = "the kernel module is loaded, but there is no libcuda.so.1"
+        return Finding("driver", "missing", found, _mend_library())
     if doctor_system.has_nvidia_device():
-        return Finding(
-            "driver", "missing", "there is an NVIDIA device, but no driver for it",
-            "sudo apt install nvidia-driver (Ubuntu: sudo ubuntu-drivers install), and reboot",
-        )  # fmt: skip
+        found = "there is an NVIDIA device, but no driver for it"
+        return Finding("driver", "missing", found, INSTALL)
     return Finding(
         "driver", "missing", "no NVIDIA driver, and no NVIDIA device on the PCI bus",
         "nothing to mend for the emulator; on a machine with an NVIDIA GPU: make gpu",
     )  # fmt: skip
+
+
+def _mend_library() -> str:
+    if doctor_system.in_container():
+        return "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,utility ..."
+    return "sudo apt install libcuda1 (Ubuntu: libnvidia-compute-RELEASE), and sudo ldconfig"
 
 
 def _no_device() -> Finding:

@@ -126,8 +126,10 @@ def emulator() -> list[Finding]:
         )
         return [compiler, Finding("emulator", "missing", "it needs the C++ compiler", install)]
     found = find_compiler()
-    version = found.identity.removeprefix(shlex.join(found.command)).split(maxsplit=1)[1]
-    compiler = Finding("C++ compiler", "OK", f"{found.command[0]}: {version.splitlines()[0]}")
+    # After the command and the time of its last change: what --version said.
+    _, _, version = found.identity.removeprefix(f"{shlex.join(found.command)} ").partition(" ")
+    text = f"{found.command[0]}: {version.partition(chr(10))[0]}"
+    compiler = Finding("C++ compiler", "OK", text)
     cache = _cache(cache_directory())
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, _empty_cache(folder):

@@ -102,7 +102,9 @@ class Gpu:
         rated = self.ask(
             "nvmlDeviceGetClock", nvml.NVML_CLOCK_SM, nvml.NVML_CLOCK_ID_APP_CLOCK_DEFAULT
         )
-        mend = f"sudo {self.smi} -lgc {rated or most} (undo it: sudo {self.smi} -rgc)"
+        mend = (
+            f"sudo {self.smi} -lgc {rated or most},{rated or most} (undo it: sudo {self.smi} -rgc)"
+        )
         return Finding("clocks", "note", f"{found}; NVML does not say whether locked", mend)
 
     def throttling(self) -> Finding:
