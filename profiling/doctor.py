@@ -24,7 +24,7 @@ QUIET = [
     Probe(MEASURING, "NVML", "profiling.doctor_nvml:probe", "nvidia-smi"),
     Probe(MEASURING, "CPU", "profiling.doctor_cpu:probe", REINSTALL),
 ]
-# The table's order within each group; the slow ones begin soon enough.
+# In the table's order.
 BUSY = [
     Probe(HOST, "Python", "profiling.doctor_host:python", REINSTALL),
     Probe(HOST, "NumPy", "profiling.doctor_host:numpy", "pip install --force-reinstall numpy"),

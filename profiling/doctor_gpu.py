@@ -77,7 +77,9 @@ def cublas() -> list[Finding]:
 
     a = (np.arange(64 * 64) % 7).astype(np.float32).reshape(64, 64)  # small integers: exact sums
     got = cupy.matmul(cupy.asarray(a), cupy.asarray(a)).get()
-    return [_verdict("cuBLAS", np.array_equal(got, np.einsum("ik,kj->ij", a, a)), "a product")]
+    return [
+        _verdict("cuBLAS", np.array_equal(got, np.einsum("ik,kj->ij", a, a)), "multiplied matrices")
+    ]
 
 
 def numba() -> list[Finding]:
@@ -125,7 +127,7 @@ def _verdict(name: str, right: bool, how: str) -> Finding:
     if not right:
         return Finding(name, "broken", f"{how}, and the answer is wrong", doctor_driver.LOG)
     if machine.is_test_double():
-        return Finding(name, "note", f"{how}, {DOUBLE}", NO_DOUBLE)
+        return Finding(name, "note", f"answered {DOUBLE}", NO_DOUBLE)
     return Finding(name, "OK", f"{how}; the answer is right")
 
 

@@ -31,7 +31,7 @@ PACKAGES = {
     "sklearn": "scikit-learn",
     "threadpoolctl": "threadpoolctl",
 }
-LEAST_DISK = 200 << 20  # bytes; the compiled kernels of the whole test suite take a fraction of it
+LEAST_DISK = 200 << 20  # bytes; a compiled kernel takes about a hundred thousand
 
 
 def python() -> list[Finding]:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from kernels import emulator
+from kernels.emulator.cache import cache_directory
 from profiling import doctor, doctor_host
 from profiling.doctor_probe import Finding, Probe, ask
 
@@ -234,11 +236,11 @@ def test_an_old_python_is_broken(monkeypatch):
 def test_no_compiler(monkeypatch, tmp_path):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    compiler, emulator = doctor_host.emulator()
+    compiler, line = doctor_host.emulator()
     assert compiler == Finding(
         "C++ compiler", "missing", "no C++ compiler was found", "apt install g++"
     )
-    assert (emulator.status, emulator.mend) == ("missing", "apt install g++")
+    assert (line.status, line.mend) == ("missing", "apt install g++")
 
 
 def test_a_compiler_without_a_version_is_broken(monkeypatch, tmp_path):
@@ -248,18 +250,23 @@ def test_a_compiler_without_a_version_is_broken(monkeypatch, tmp_path):
     assert compiler.mend.startswith("unset CXX")
 
 
-def test_the_cache(monkeypatch, tmp_path):
-    pytest.importorskip("kernels.emulator")
-    if doctor_host.prerequisites.compiler_problem():
-        pytest.skip("no C++ compiler")
+@pytest.mark.skipif(emulator.problem() is not None, reason=str(emulator.problem()))
+def test_the_emulator_is_compiled_even_where_it_is_cached(monkeypatch, tmp_path):
+    monkeypatch.setenv("CONV_KERNEL_LAB_CACHE", str(tmp_path))
+    compiler, line, cache = doctor_host.emulator()
+    assert (compiler.status, line.status, cache.status) == ("OK", "OK", "OK")
+    assert cache.found.startswith(f"{tmp_path}, ")
+    assert not list(tmp_path.iterdir())  # neither read nor left there
+    assert os.environ["CONV_KERNEL_LAB_CACHE"] == str(tmp_path)
+
+
+def test_a_cache_without_permission_or_room(monkeypatch, tmp_path):
     file = tmp_path / "file"
     file.touch()
-    monkeypatch.setenv("CONV_KERNEL_LAB_CACHE", str(file / "below"))  # for root as well
-    _, emulator, cache = doctor_host.emulator()
-    assert emulator.status == "OK"
-    assert cache.status == "note"
-    assert cache.mend.startswith("export CONV_KERNEL_LAB_CACHE=")
-    assert os.environ["CONV_KERNEL_LAB_CACHE"] == str(file / "below")
+    monkeypatch.setenv("CONV_KERNEL_LAB_CACHE", str(file / "below"))  # root may not write there
+    line = doctor_host._cache(cache_directory())
+    assert line.status == "note"
+    assert line.mend.startswith("export CONV_KERNEL_LAB_CACHE=")
     monkeypatch.setattr(doctor_host, "LEAST_DISK", 1 << 80)
     full = doctor_host._cache(tmp_path)
     assert (full.status, full.mend) == ("note", f"rm -r {tmp_path}")

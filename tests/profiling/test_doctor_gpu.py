@@ -357,6 +357,7 @@ def test_a_gpu_out_of_order(state, changes, line, status, found, mend):
     assert findings[line].status == status
     assert found in findings[line].found
     assert mend in findings[line].mend
+    assert str(os.getpid()) not in findings[line].found
     others = {f.status for name, f in findings.items() if name not in (line, "clocks")}
     assert others == {"OK"}
 
