@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import json
 import os
 import shutil
@@ -116,7 +118,7 @@ def test_a_gpu_without_cupy_is_no_failure_and_a_broken_driver_is_one(
     fake_driver, how, ok, words, monkeypatch
 ):
     if doctor_gpu.importlib.util.find_spec("cupy"):
-        pytest.skip("CuPy is installed, and would meet the fake driver")
+        pytest.skip("the real wheel is installed, and would meet the fake driver")
     for name, value in fake_driver(**how).items():
         monkeypatch.setenv(name, value)
     (driver, *device), (cupy,) = ask([p for p in doctor.BUSY if p.name in ("driver", "CuPy")])
@@ -209,12 +211,15 @@ def test_a_wrong_answer_is_broken():
 def install(tmp_path, monkeypatch):
     """Return what puts a package with its metadata where Python finds it first."""
     monkeypatch.syspath_prepend(tmp_path)
+    only_here = functools.partial(importlib.metadata.distributions, path=[str(tmp_path)])
+    monkeypatch.setattr(importlib.metadata, "distributions", only_here)
 
     def put(distribution: str, module: str, **files: str) -> None:
         about = tmp_path / f"{distribution.replace('-', '_')}-1.0.dist-info" / "METADATA"
         about.parent.mkdir()
         about.write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
         (tmp_path / module).mkdir(exist_ok=True)
+        monkeypatch.delitem(sys.modules, module, raising=False)
         for name, text in {"__init__": "", **files}.items():
             (tmp_path / module / f"{name}.py").write_text(text)
 
