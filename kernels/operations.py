@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import checks, place, table, workspace
+from kernels import checks, place, ranges, table, workspace
 from kernels.shapes import Conv2dShape, PoolShape
 
 Array = Any  # numpy.ndarray or cupy.ndarray
@@ -406,4 +406,5 @@ def run(
         )
         if nbytes:
             extra["workspace"] = place.array_module(like).empty(nbytes, np.uint8)
-    row.launcher(direction)(*arrays, shape, **extra)
+    with ranges.span(f"{row.operation} {direction} {row.name}"):
+        row.launcher(direction)(*arrays, shape, **extra)
