@@ -78,6 +78,9 @@ class GpuTracks:
         import cupy  # registers its own exit handlers first, so that ours comes before them
 
         self.cuda = cupy.cuda
+        # The tests' double of CuPy launches on no GPU, and must not seem to.
+        double = getattr(cupy, "TEST_DOUBLE", False)
+        self.category, self.device = ("double", "test double") if double else ("gpu", "GPU")
         self.spool = spool
         self.clocks: dict[int, Clock] = {}
         self.tracks: dict[tuple[int, int], int] = {}
@@ -134,7 +137,7 @@ class GpuTracks:
         begin = done.clock.ns(done.start)
         ms = self.cuda.get_elapsed_time(done.start, done.stop)
         self.spool.put(
-            "X", ns=begin, dur=round(ms * 1e6), tid=done.track, cat="gpu", name=done.name
+            "X", ns=begin, dur=round(ms * 1e6), tid=done.track, cat=self.category, name=done.name
         )
 
     def _track(self, device: int, stream: int) -> int:
@@ -144,6 +147,8 @@ class GpuTracks:
             which = "default stream" if stream == 0 else f"stream {number} ({stream:#x})"
             doubt = self.clocks[device].doubt_ns / 2e3
             self.spool.put(
-                "track", tid=track, name=f"GPU {device} {which}, host time +- {doubt:.0f} us"
+                "track",
+                tid=track,
+                name=f"{self.device} {device} {which}, host time +- {doubt:.0f} us",
             )
         return self.tracks[device, stream]

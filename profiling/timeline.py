@@ -18,7 +18,7 @@ import msgspec
 
 BEGINNING = b'{"traceEvents":[\n'
 # What a launch's span is called in `observer.py` and `gpu_track.py`; all other spans are ranges.
-LAUNCH_CATEGORIES = ("gpu", "launch", "emulated", "simulated", "cpu")
+LAUNCH_CATEGORIES = ("gpu", "double", "launch", "emulated", "simulated", "cpu")
 MOST_NAMES = 5000  # in the summary; what comes later is added up under `OTHERS`
 OTHERS = "(others)"
 ENDLESS = "unfinished"

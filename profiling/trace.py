@@ -26,7 +26,8 @@ from profiling.spool import LIMIT, PATH
 
 OURS = ("lenet", "kernels", "profiling")
 # What a launch's name does not say of itself.
-CALLED = {"gpu": " (GPU)", "launch": "", "emulated": "", "simulated": "", "cpu": ""}
+CALLED = dict.fromkeys(timeline.LAUNCH_CATEGORIES, "")
+CALLED |= {"gpu": " (GPU)", "double": " (test double)"}
 
 
 class TraceError(ValueError):
@@ -101,7 +102,7 @@ def resolve(words: list[str]) -> list[str]:
     if not words:
         raise TraceError("got no command; expected one, such as: trace -- lenet train --epochs 1")
     program = words[0]
-    if program in OURS:
+    if program.partition(".")[0] in OURS:  # profiling.launch_once, too
         return [sys.executable, "-m", *words]
     if program in ("python", "python3"):
         return [sys.executable, *words[1:]]
