@@ -7,7 +7,6 @@ import json
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from typing import Any
 REPORTS = {"range": ("nvtx_sum", "nvtxsum"), "kernel": ("cuda_gpu_kern_sum", "gpukernsum")}
 # What names a row: nvtx_sum has Range, cuda_gpu_kern_sum has Name.
 NAME_COLUMNS = ("Range", "Name")
+STDERR = 2
 MISSING = (
     "nsys is not on PATH; it comes with the CUDA toolkit and from "
     "https://developer.nvidia.com/nsight-systems (without it, leave --nsys out)"
@@ -51,7 +51,7 @@ def run(command: list[str], output: Path | None, top: int, as_json: bool) -> int
         "nsys", "profile", "--trace=cuda,nvtx,osrt", "--force-overwrite=true",
         f"--output={report.with_suffix('')}", *command,
     ]  # fmt: skip
-    code = subprocess.run(line, stdout=sys.stderr if as_json else None, check=False).returncode
+    code = subprocess.run(line, stdout=STDERR if as_json else None, check=False).returncode
     if not report.exists():
         raise NsysError(f"nsys wrote no {report} (exit code {code}): {shlex.join(line)}")
     tables = {kind: read_report(report, names)[:top] for kind, names in REPORTS.items()}
@@ -83,8 +83,8 @@ def read_report(report: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
         done = subprocess.run(line, capture_output=True, text=True, check=False)
         if done.returncode == 0 and "could not be found" not in done.stdout + done.stderr:
             return parse(done.stdout)
-        said = said or (done.stderr or done.stdout).strip()
-    raise NsysError(f"nsys stats --report {names[0]} failed: {said.splitlines()[-1:]}")
+        said = said or (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
+    raise NsysError(f"nsys stats --report {names[0]} failed: {said.splitlines()[-1]}")
 
 
 def parse(text: str) -> list[dict[str, Any]]:

@@ -159,7 +159,8 @@ class _Writer:
         self.file, self.command = file, command
         self.summary = Summary()
         self.open: dict[tuple[int, int], list[Open]] = {}
-        self.processes: dict[int, int] = {}  # by pid, when it was last heard of
+        self.heard: dict[int, int] = {}  # by pid, when last
+        self.named: set[int] = set()
         self.threads: set[tuple[int, int]] = set()
         self.started: dict[tuple[int, int], Line] = {}  # process ranges by (pid, id)
         self.dropped: dict[tuple[int, str], int] = {}
@@ -233,9 +234,7 @@ class _Writer:
             self._unfinished(line)
 
     def _unfinished(self, line: Line, inside: int = 0) -> None:
-        end = max(self.processes[line.pid], line.ns)
-        if line.pid == self.command.pid:
-            end = max(self.command.end, line.ns)
+        end = self.command.end if line.pid == self.command.pid else self.heard[line.pid]
         line.args = line.args | {ENDLESS: True}
         self.summary.unfinished += 1
         self.summary.add(line, end - line.ns, min(inside, end - line.ns))
@@ -255,15 +254,16 @@ class _Writer:
 
     def _thread(self, line: Line) -> None:
         """Name a thread when it is first heard of, and its process unless it named itself."""
-        if line.pid not in self.processes:
-            self.processes[line.pid] = line.ns
-        self.processes[line.pid] = max(self.processes[line.pid], line.ns + line.dur)
+        if line.pid not in self.named:
+            self._name_process(line.pid, f"process {line.pid}")
+        self.heard[line.pid] = max(self.heard.get(line.pid, 0), line.ns + line.dur)
         if (line.pid, line.tid) not in self.threads:
             self.threads.add((line.pid, line.tid))
             name = "main thread" if line.tid == line.pid else f"thread {line.tid}"
             self._put("M", line.pid, line.tid, name="thread_name", args={"name": name})
 
     def _name_process(self, pid: int, name: str) -> None:
+        self.named.add(pid)
         self._put("M", pid, pid, name="process_name", args={"name": name})
 
     def _us(self, ns: int) -> float:
@@ -281,12 +281,11 @@ class _Writer:
 
 def _lines(spool: Path, summary: Summary) -> Iterator[Line]:
     decoder = msgspec.json.Decoder(Line)
-    with spool.open("rb") as file:
+    with spool.open("r", errors="replace", newline="\n") as file:  # a range's name may be no UTF-8
         for text in file:
             try:
-                yield decoder.decode(text)
+                line = decoder.decode(text)
             except msgspec.DecodeError:
-                try:  # a range's name need not be UTF-8
-                    yield decoder.decode(text.decode(errors="replace"))
-                except msgspec.DecodeError:
-                    summary.unreadable += 1
+                summary.unreadable += 1
+                continue
+            yield line

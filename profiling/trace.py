@@ -171,7 +171,7 @@ def execute(
     """
     begin = time.monotonic_ns()
     try:
-        process = subprocess.Popen(command, env=env, stdout=sys.stderr if to_stderr else None)
+        process = subprocess.Popen(command, env=env, stdout=nsys.STDERR if to_stderr else None)
     except OSError as error:
         raise TraceError(f"{command[0]} cannot be started: {error.strerror}") from None
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
