@@ -2,9 +2,9 @@
 
 Each launch stands between two events of its stream; they are read once they are done, so that the
 program does not wait. An event before the first launch, waited for, ties the device's clock to the
-host's. What an event pair brackets is the kernel and the gaps to its neighbours: for a single short
-kernel a few microseconds more than Nsight shows. Launches that a CUDA graph captures have no time
-of their own and are drawn on the host only.
+host's. What an event pair brackets is the kernel and the gaps to its neighbours: a short kernel is
+drawn longer than it is, and Nsight has its true length. Launches that a CUDA graph captures have no
+time of their own and are drawn on the host only.
 """
 
 from __future__ import annotations

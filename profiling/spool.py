@@ -60,16 +60,23 @@ class Spool:
             self.put("dropped", cat="launches", id=self.dropped)
 
 
+class _Written(threading.local):
+    """Whether the spans that this thread has entered are in the spool."""
+
+    def __init__(self) -> None:
+        self.flags: list[bool] = []
+
+
 class Span:
-    """A context that is begun and ended in the spool; it can be entered again."""
+    """A context that is begun and ended in the spool; it can be entered again, by any thread."""
 
     def __init__(self, spool: Spool, category: str, name: str) -> None:
         self.spool, self.category, self.name = spool, category, name
-        self.written: list[bool] = []
+        self.written = _Written()
 
     def __enter__(self) -> None:
-        self.written.append(self.spool.has_room())
-        if self.written[-1]:
+        self.written.flags.append(self.spool.has_room())
+        if self.written.flags[-1]:
             self.spool.put("B", cat=self.category, name=self.name)
 
     def __exit__(
@@ -78,5 +85,5 @@ class Span:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.written.pop():
+        if self.written.flags.pop():
             self.spool.put("E", cat=self.category)

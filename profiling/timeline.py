@@ -122,6 +122,15 @@ class Open:
     inside: int = 0
 
 
+def is_trace(path: Path) -> bool:
+    """Tell whether a file is a trace that `write` wrote."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return file.read(len(BEGINNING)) == BEGINNING
+    except (OSError, EOFError):  # no gzip file, or half of one
+        return False
+
+
 def write(spool: Path, output: Path, command: Command) -> Summary:
     """Write the trace of a command.
 

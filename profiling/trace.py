@@ -128,12 +128,7 @@ def check_output(output: Path) -> bool:
         raise TraceError(f"{output}: there is no folder {output.parent}; make it, or choose -o")
     if not output.exists():
         return False
-    is_trace = False
-    if output.is_file():
-        with output.open("rb") as file:
-            start = file.read(len(timeline.BEGINNING))
-        is_trace = start == timeline.BEGINNING or start[:2] == b"\x1f\x8b"
-    if not is_trace:
+    if not output.is_file() or not timeline.is_trace(output):
         raise TraceError(f"{output} is there and is no trace; remove it, or choose another -o")
     return True
 
