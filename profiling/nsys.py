@@ -117,7 +117,7 @@ def show(tables: dict[str, list[dict[str, Any]]], report: Path) -> None:
     for heading in ("kind", "name"):
         table.add_column(heading)
     for heading in ("count", "total", "mean"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for kind, rows in tables.items():
         for row in rows:
             times = (f"{row[key] * 1e3:,.3f} ms" for key in ("total_s", "mean_s"))

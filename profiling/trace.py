@@ -245,9 +245,9 @@ def show(summary: timeline.Summary, ran: timeline.Command, output: Path, top: in
         if not spans:
             continue
         table = Table(box=None, header_style="", padding=(0, 1))
-        table.add_column(title, overflow="ellipsis", no_wrap=True)
+        table.add_column(title)
         for heading in ("count", "total ms", "mean ms", "self ms"):
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", no_wrap=True)
         for (category, name), totals in list(spans.items())[:top]:
             label = name if category in (DOMAIN, *CALLED) else f"{name} [{category}]"
             label += CALLED.get(category, "")
