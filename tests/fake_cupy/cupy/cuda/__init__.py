@@ -86,6 +86,10 @@ class Stream:
     def synchronize(self) -> None:
         """Do nothing."""
 
+    def is_capturing(self) -> bool:
+        """Return False: nothing can be captured."""
+        return False
+
     def record(self, event: Event | None = None) -> Event:
         """Record an event."""
         event = event or Event()
@@ -116,7 +120,12 @@ class Event:
     """An event of the host's clock."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        self.at = 0.0
+        self.at: float | None = None
+
+    @property
+    def done(self) -> bool:
+        """True: what came before it has happened."""
+        return True
 
     def record(self, stream: Any = None) -> None:
         """Keep the time."""
@@ -129,6 +138,8 @@ class Event:
 
 def get_elapsed_time(start: Event, end: Event) -> float:
     """Return milliseconds."""
+    if start.at is None or end.at is None:
+        raise runtime.CUDARuntimeError("cudaErrorInvalidResourceHandle: an event is not recorded")
     return (end.at - start.at) * 1e3
 
 
