@@ -24,7 +24,6 @@ GREY = "#7A8087"
 WARNING = "#D55E00"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "hexagon")
 DASHES = ("dash", "dot", "dashdot", "longdash")
-MINUS, TIMES = "\u2212", "\u00d7"
 
 
 def look(row: Row, peers: Sequence[str]) -> dict[str, Any]:
@@ -57,7 +56,21 @@ def look(row: Row, peers: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def says(file: Series, row: Row, state: str, *, with_file: bool) -> str:
+def named(files: Sequence[Series], name: str, file: Series) -> str:
+    """Return a kernel's name, with its file's where there are several, in Plotly's HTML."""
+    return escape(f"{name}, {file.name}" if len(files) > 1 else name)
+
+
+def interval(points: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Return Plotly's error bars for (middle, low, high)."""
+    return {
+        "type": "data", "symmetric": False, "thickness": 1.5, "width": 3,
+        "array": [high - middle for middle, _, high in points],
+        "arrayminus": [middle - low for middle, low, _ in points],
+    }  # fmt: skip
+
+
+def says(files: Sequence[Series], file: Series, row: Row, state: str) -> str:
     """Return what a point says when pointed at, in Plotly's HTML."""
     timing = dict(timings(row))[state]
     at = roofline.standing(row, timing, file.header.ceilings, cold=state == "cold")
@@ -71,7 +84,7 @@ def says(file: Series, row: Row, state: str, *, with_file: bool) -> str:
     ]
     if "n" in row.shape and row.shape["n"] > 1:
         lines.insert(3, f"{units.seconds(timing.median_s / row.shape['n'])} an image")
-    if with_file:
+    if len(files) > 1:
         lines.append(escape(file.name))
     if not timing.stable:
         lines.append(f"<b>not stable</b>: {_wrapped(timing.unstable_because)}")
@@ -84,11 +97,11 @@ def verdict(row: Row, at: roofline.Standing, timing: Timing) -> str:
     """Return what bounds a row, and how near its floor it is; of a peer only a launch is known."""
     if row.kind == "peer":
         return "launch-bound" if at.bound == "launch" else ""
-    return f"{at.bound}-bound, {units.share(at.floor_s / timing.median_s)} of what its floor allows"
+    return f"{at.bound}-bound, floor is {units.share(at.floor_s / timing.median_s)} of it"
 
 
 def warnings(
-    points: Sequence[tuple[Any, Any, Series, Row, str]], **axes: str
+    points: Sequence[tuple[Any, Any, Series, Row, str]],
 ) -> list[go.Scatter]:
     """Return the rings and crosses over a chart's doubtful points; one trace of each, if any.
 
@@ -96,26 +109,21 @@ def warnings(
     ----------
     points
         x, y, and whose: the file, the row and the state.
-    axes
-        ``xaxis`` and ``yaxis`` of a subplot.
     """
-
-    def over(holds: Callable[[Series, Row, str], bool], name: str, marker: dict[str, Any]) -> None:
-        marked = [(x, y) for x, y, *whose in points if holds(*whose)]
-        if marked:
-            traces.append(
-                go.Scatter(
-                    x=[x for x, _ in marked], y=[y for _, y in marked], mode="markers", name=name,
-                    marker=marker, hoverinfo="skip", **axes,
-                )
-            )  # fmt: skip
-
-    traces: list[go.Scatter] = []
     ring = {"symbol": "circle-open", "size": 17, "color": WARNING, "line": {"width": 2.5}}
-    cross = {"symbol": "x-thin", "size": 17, "color": WARNING, "line": {"width": 4, "color": WARNING}}
-    over(lambda file, row, state: not is_stable(row, state), "not stable", ring)
-    over(is_impossible, "impossible", cross)
-    return traces
+    cross = {"symbol": "x-thin", "size": 17, "line": {"width": 4, "color": WARNING}}
+    unstable = [(x, y) for x, y, _, row, state in points if not is_stable(row, state)]
+    impossible = [(x, y) for x, y, file, row, state in points if is_impossible(file, row, state)]
+    return [
+        go.Scatter(
+            x=[x for x, _ in marked], y=[y for _, y in marked], mode="markers", name=name,
+            marker=marker, hoverinfo="skip",
+        )
+        for name, marker, marked in (
+            ("not stable", ring, unstable), ("impossible", cross, impossible),
+        )
+        if marked
+    ]  # fmt: skip
 
 
 def is_stable(row: Row, state: str) -> bool:
@@ -131,19 +139,34 @@ def is_impossible(file: Series, row: Row, state: str) -> bool:
     )
 
 
-def log_axis(values: Sequence[float], most: int = 7) -> dict[str, Any]:
-    """Return a logarithmic axis around some values, with at most `most` or so plain ticks."""
-    low, high = min(values) / 1.25, max(values) * 1.25
+def log_axis(
+    values: Sequence[float], write: Callable[[float], str], *, margin: float = 1.25, most: int = 5
+) -> dict[str, Any]:
+    """Return a logarithmic axis around some values, with few ticks.
+
+    Parameters
+    ----------
+    values
+        What is drawn.
+    write
+        Writes a tick.
+    margin
+        Factor that is left free at both ends.
+    most
+        Ticks at most.
+    """
+    low, high = min(values) / margin, max(values) * margin
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
     for steps in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,)):
         ticks = [float(f"{step}e{d}") for d in decades for step in steps]
         ticks = [tick for tick in ticks if low <= tick <= high]
         if len(ticks) <= most:
             break
-    else:
-        ticks = ticks[:: -(-len(ticks) // most)]
+    ticks = ticks[:: -(-len(ticks) // most) or 1]
     return {
-        "type": "log", "range": [math.log10(low), math.log10(high)], "tickvals": ticks,
+        "type": "log", "range": [math.log10(low), math.log10(high)],
+        "tickvals": ticks, "ticktext": [write(tick) for tick in ticks],
     }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 // Draws the charts that are in sight, shows the panel that is chosen, and fits all of it to paper.
 "use strict";
 (() => {
-  const PAPER = 690; // px, what an A4 or letter page leaves between its margins
+  const PAPER = { width: 690, squeeze: 0.8 }; // px between an A4 or letter page's margins
   const config = {
     responsive: true,
     displaylogo: false,
@@ -20,7 +20,10 @@
       hovermode: "closest",
       hoverlabel: { align: "left", bgcolor: "#ffffff", font: { color: "#1d2126" } },
       dragmode: false, // a finger on a chart scrolls the page; the bar above it zooms
-      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0 },
+      showlegend: true,
+      legend: {
+        orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, itemsizing: "constant",
+      },
       xaxis: axis,
       yaxis: axis,
     },
@@ -28,10 +31,11 @@
 
   const charts = () => [...document.querySelectorAll(".chart")];
   const drawn = (chart) => chart.classList.contains("js-plotly-plot");
-  function draw(chart, width) {
-    const size = { width, autosize: width === undefined };
-    if (drawn(chart)) return Plotly.relayout(chart, size);
+  function draw(chart, { width, squeeze = 1 } = {}) {
     const spec = JSON.parse(document.getElementById(chart.id + "-data").textContent);
+    const height = squeeze * (spec.layout.height ?? 450);
+    const size = { width, height, autosize: width === undefined };
+    if (drawn(chart)) return Plotly.relayout(chart, size);
     return Plotly.newPlot(chart, spec.data, { ...spec.layout, ...size, template }, config);
   }
   const drawVisible = () =>

@@ -86,19 +86,22 @@ def table(
     columns
         Headings.
     rows
-        Cells: text, in which a new line is one, or numbers, which are written with separators.
+        Cells: text, in which a new line is one, or numbers, which are written with separators. A
+        column of numbers is set to the right.
     right
-        Columns of text that is a number with its unit, set to the right as numbers are.
+        Columns of text that are set to the right too, as numbers with their units.
     marks
         For each row a class, ``""`` for none: ``"unstable"``, ``"impossible"``, ``"failed"``.
     """
+    numeric = [all(not isinstance(row[i], str) for row in rows) for i in range(len(columns))]
+    right = {*right, *(name for name, are in zip(columns, numeric, strict=True) if are and rows)}
     heads = "".join(
         f'<th scope="col"{_side(name in right)}>{escape(name)}</th>' for name in columns
     )
     lines = []
     for row, mark in zip(rows, marks or [""] * len(rows), strict=True):
         cells = "".join(
-            f"<td{_side(name in right or not isinstance(cell, str))}>{_cell(cell)}</td>"
+            f"<td{_side(name in right)}>{_cell(cell)}</td>"
             for name, cell in zip(columns, row, strict=True)
         )
         lines.append(f'<tr class="{escape(mark)}">{cells}</tr>' if mark else f"<tr>{cells}</tr>")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from profiling import charts, looks, page, series, trust
+from profiling import dot_charts, looks, page, scatter_charts, series, trust
 from profiling.result_file import ResultFileError
 from profiling.series import Pass, Series, timings
 
@@ -89,12 +89,12 @@ def _measured(files: Sequence[Series]) -> str:
     unstable = sum(not looks.is_stable(row, state) for _, row, state in every)
     impossible = sum(looks.is_impossible(*entry) for entry in every)
     if unstable:
-        text = f"{unstable} of {len(every)} timings are not stable; a ring marks them in the charts."
+        text = f"Not stable: {unstable} of {len(every)} timings; a ring marks them in the charts."
         parts.append(page.paragraph(text, "warning"))
     if impossible:
         text = (
-            f"{impossible} of {len(every)} timings are faster than the hardware can be; a cross "
-            "marks them in the charts. The kernel, the check or the clock is wrong there."
+            f"Faster than the hardware can be: {impossible} of {len(every)} timings; a cross marks "
+            "them in the charts. The kernel, the check or the clock is wrong there."
         )
         parts.append(page.paragraph(text, "warning"))
     missing = trust.not_timed(files)
@@ -106,13 +106,13 @@ def _measured(files: Sequence[Series]) -> str:
 def _ladder(files: Sequence[Series]) -> str:
     lead = page.paragraph(
         "How many times as fast as the peers each kernel is: right of the line at 1 it is faster. "
-        "The ratios come from samples taken in turns; bars are their 95 % intervals. On the right, "
-        "how much of its time a kernel could not do without at the measured ceilings. Each group's "
-        "largest batch; caches cold where that was measured."
+        "The ratios come from samples taken in turns; bars are their 95 % intervals. At the right "
+        "edge, the floor (the least time at the measured ceilings) as a share of the time. Each "
+        "group's largest batch; caches cold where that was measured."
     )
 
     def panel(which: Pass) -> str:
-        fig, alone = charts.ladder(files, which)
+        fig, alone = dot_charts.ladder(files, which)
         note = ""
         if alone:
             note = page.paragraph(
@@ -131,14 +131,14 @@ def _roofline(files: Sequence[Series]) -> str:
         "How far each kernel is below what the device can do: the slope is a large copy, the flat "
         "top a large float32 matrix product, both measured in the same run. A point stands at the "
         "operations of the direct algorithm over the bytes that must move at least, so that all "
-        "kernels of a shape are above one another. Hot points are hidden until their name is "
-        "chosen; caches may lift them above the slope."
+        "kernels of a shape are above one another; each group's largest batch is drawn larger. Hot "
+        "points come with a press on their name below; caches may lift them above the slope."
     )
     panels = []
     for which in series.passes(files):
         for i, file in enumerate(files):
             if file.timed(which):
-                fig = charts.roofline_of(file, which)
+                fig = scatter_charts.roofline(file, which)
                 title = f"{which.title}, {file.name}" if len(files) > 1 else which.title
                 name = f"roofline-{_slug(which)}-{i}"
                 panels.append((title, page.figure(fig, name, f"Roofline, {title}")))
@@ -153,7 +153,7 @@ def _batch(files: Sequence[Series]) -> str:
     panels, single = [], []
     for which in series.passes(files):
         for i, group in enumerate(series.groups(files, which)):
-            fig = charts.against_batch(files, which, group)
+            fig = scatter_charts.against_batch(files, which, group)
             title = f"{which.title}: {group}"
             if fig is None:
                 single.append(title)
@@ -174,7 +174,7 @@ def _caches(files: Sequence[Series]) -> str:
     )
 
     def panel(which: Pass) -> str:
-        fig = charts.cold_and_hot(files, which)
+        fig = dot_charts.cold_and_hot(files, which)
         return page.figure(fig, f"caches-{_slug(which)}", f"Cold and hot times, {which.title}")
 
     return _mixed(files) + lead + _choice("caches-pass", files, panel)
@@ -184,17 +184,26 @@ def _resources(files: Sequence[Series]) -> str:
     table = trust.resources(files)
     if not table:
         return page.paragraph("None: the files hold no GPU function.")
-    lead = "What the compiler gave each GPU function. A spill is traffic that no formula asks for."
+    lead = (
+        "What the compiler gave each GPU function: registers of a thread, static shared memory of "
+        "a block, and what a thread spills to memory for want of registers."
+    )
     return page.paragraph(lead) + table
 
 
 def _trust(files: Sequence[Series]) -> str:
     lead = page.paragraph(
-        "Every row. A time is the median, then its 95 % interval, then samples and the launches "
-        "that each averages over. Checked: output elements held against the judge, and the largest "
-        "error as a share of its bound. Clocks are those before and after."
+        "Every row. Under a kernel: its precision, and the hash of its source or a peer's version. "
+        "A time is the median, then its 95 % interval, then samples \u00d7 the launches that each "
+        "averages over, and the clock. Checked: output elements held against the judge, and the "
+        "largest error as a share of its bound. Clocks are those before and after."
     )
-    return lead + _choice("trust-pass", files, lambda which: trust.lines(files, which))
+    panels = [
+        (f"{which.title}: {group}", trust.lines(files, which, group))
+        for which in series.passes(files, timed=False)
+        for group in series.groups(files, which)
+    ]
+    return lead + page.choice("trust-group", "Group", panels)
 
 
 def _choice(name: str, files: Sequence[Series], panel: Callable[[Pass], str]) -> str:

@@ -73,8 +73,8 @@ def load(paths: Sequence[Path]) -> list[Series]:
     stems = [path.stem for path in paths]
     unique = len(set(stems)) == len(stems)
     for results in every:
-        others = [_cells(other) for other in every if other is not results]
-        if others and not _cells(results) & set.union(*others):
+        others = {cell for other in every if other is not results for cell in _cells(other)}
+        if len(every) > 1 and not _cells(results) & others:
             raise ResultFileError(
                 f"{results.path} has no operation, pass, shape and type in common with "
                 f"{' or '.join(str(o.path) for o in every if o is not results)}; "
@@ -86,10 +86,11 @@ def load(paths: Sequence[Path]) -> list[Series]:
     ]
 
 
-def passes(files: Sequence[Series]) -> list[Pass]:
-    """Return the passes that any file has timed, those of the table first and in its order."""
+def passes(files: Sequence[Series], *, timed: bool = True) -> list[Pass]:
+    """Return the passes that any file has (has timed), those of the table first, in its order."""
     known = [(row.operation, direction) for row in table.rows() for direction in row.passes]
-    found = {Pass.of(row) for file in files for row in file.results.rows if row.status == "timed"}
+    rows = [row for file in files for row in file.results.rows]
+    found = {Pass.of(row) for row in rows if not timed or row.status == "timed"}
     return sorted(found, key=lambda p: (known.index(p[:2]) if p[:2] in known else len(known), p))
 
 

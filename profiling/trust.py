@@ -42,30 +42,25 @@ def resources(files: Sequence[Series]) -> str:
         for r in row.resources
     )
     columns = [
-        "function", "language", "compiled for", "registers a thread", "shared memory, bytes a block",
-        "spills, bytes a thread",
+        "function", "language", "compiled for", "registers", "shared bytes", "spilled bytes",
     ]  # fmt: skip
     marks = ["unstable" if row[-1] else "" for row in rows]
     return page.table(columns, list(rows), marks=marks) if rows else ""
 
 
-def lines(files: Sequence[Series], which: Pass) -> str:
-    """Return a table with a line for every row of a pass."""
-    entries = [(file, row) for file in files for row in file.of(which)]
+def lines(files: Sequence[Series], which: Pass, group: str) -> str:
+    """Return a table with a line for every row of a group."""
+    entries = [(file, row) for file in files for row in file.of(which) if row.group == group]
     order = list(dict.fromkeys(row.label for _, row in entries))
     entries.sort(key=lambda entry: (order.index(entry[1].label), ladder_order(entry[1])))
-    columns = [
-        "shape", "kernel", "cold", "hot", "bound", "checked", "clocks", "precision", "source",
-        "to be known",
-    ]  # fmt: skip
+    columns = ["shape", "kernel", "cold", "hot", "bound", "checked", "clocks", "doubts"]
     if len(files) > 1:
         columns.insert(2, "file")
     rows, marks = [], []
     for file, row in entries:
-        cells = [
-            row.label, row.name, *(_timing(t) for t in (row.cold, row.hot)), _bound(file, row),
-            _checked(row), _sensors(row), row.precision, row.source or "", doubts(file, row),
-        ]  # fmt: skip
+        timing = (_timing(its) for its in (row.cold, row.hot))
+        facts = (*timing, _bound(file, row), _checked(row), _sensors(row))
+        cells = [row.label, _kernel(row), *map(_kept, facts), doubts(file, row)]
         if len(files) > 1:
             cells.insert(2, file.name)
         rows.append(cells)
@@ -97,7 +92,9 @@ def _facts(file: Series) -> dict[str, str]:
     return {
         "file": str(file.results.path.name),
         "machine": f"{name} ({header.place.upper()})",
-        "and": "; ".join(f"{key} {value}" for key, value in about.items() if value is not None),
+        "about it": "; ".join(
+            f"{key} {value}" for key, value in about.items() if value is not None
+        ),
         "date": header.date,
         "commit": commit + (", with changes not committed" if header.dirty else ""),
         "suite": ", ".join(header.suite),
@@ -115,12 +112,16 @@ def _facts(file: Series) -> dict[str, str]:
     }
 
 
+def _kernel(row: Row) -> str:
+    return f"{row.name}\n{row.precision}, {row.source or row.language}"
+
+
 def _timing(timing: Timing | None) -> str:
     if timing is None:
-        return "–"
+        return "-"
     return (
         f"{units.seconds(timing.median_s)}\n{units.interval(timing)}\n"
-        f"{len(timing.samples_s)} {looks.TIMES} {timing.launches} by {timing.method}"
+        f"{len(timing.samples_s)} \u00d7 {timing.launches}, {timing.method}"
     )
 
 
@@ -129,7 +130,7 @@ def _bound(file: Series, row: Row) -> str:
         return ""
     state, timing = main_timing(row)
     at = roofline.standing(row, timing, file.header.ceilings, cold=state == "cold")
-    return looks.verdict(row, at, timing).replace(" of what its floor allows", " of floor")
+    return looks.verdict(row, at, timing).replace(", ", "\n")
 
 
 def _checked(row: Row) -> str:
@@ -137,7 +138,7 @@ def _checked(row: Row) -> str:
         return "no"
     some = row.check.elements < row.check.total
     part = f"{row.check.elements:,} of {row.check.total:,}" if some else f"all {row.check.total:,}"
-    return f"{part}\nworst {units.digits(row.check.worst)} of bound"
+    return f"{part}\nworst {units.digits(row.check.worst)}"
 
 
 def _sensors(row: Row) -> str:
@@ -151,6 +152,11 @@ def _sensors(row: Row) -> str:
     memory = span("memory_clock_mhz", "MHz")
     parts = [span("sm_clock_mhz", "MHz"), f"memory {memory}" if memory else ""]
     return "\n".join(part for part in [*parts, span("temperature_c", "°C")] if part)
+
+
+def _kept(text: str) -> str:
+    """Return text whose lines are not broken."""
+    return text.replace(" ", "\u00a0")
 
 
 def _mark(file: Series, row: Row) -> str:

@@ -40,6 +40,13 @@ def share(value: float) -> str:
     return f"{per_cent:.0f} %" if per_cent >= 10 or per_cent == 0 else f"{per_cent:.2g} %"
 
 
+def tick(value: float, unit: str = "") -> str:
+    """Return a round number for an axis, with its SI prefix: 3e-5, ``"s"`` is ``"30 µs"``."""
+    scale, prefix = _fitting(value, _TIMES if unit == "s" else _RATES)
+    prefix = prefix if unit == "s" else prefix + unit
+    return f"{value / scale:.12g} {prefix}".rstrip()
+
+
 def _fitting(value: float, scales: tuple[tuple[float, str], ...]) -> tuple[float, str]:
     rounded = float(f"{value:.2e}")
     return next((pair for pair in scales if rounded >= pair[0]), scales[-1])

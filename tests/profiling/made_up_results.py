@@ -37,7 +37,11 @@ POOL_SPEED, POOL_PEERS = {"max": 0.7, "max_numba": 0.66}, {"torch": 0.6}
 
 
 def write(
-    path: Path, place: str = "gpu", *, batches: tuple[int, ...] = (64, 512, 8192), peers: bool = True
+    path: Path,
+    place: str = "gpu",
+    *,
+    batches: tuple[int, ...] = (64, 512, 8192),
+    peers: bool = True,
 ) -> list[Row]:
     """Write a file and return its rows."""
     rows = _rows(place, batches, peers)
@@ -74,8 +78,8 @@ def _rows(place: str, batches: tuple[int, ...], with_peers: bool) -> list[Row]:
     if place == "gpu":
         shape = PoolShape.of((512, 6, 28, 28), 2)
         peers = POOL_PEERS if with_peers else {}
-        rows += _cell(rng, place, "max_pool2d", "forward", "lenet pool1 N=512", "lenet pool1", shape,
-                      POOL_SPEED, peers)  # fmt: skip
+        rows += _cell(rng, place, "max_pool2d", "forward", "lenet pool1 N=512", "lenet pool1",
+                      shape, POOL_SPEED, peers)  # fmt: skip
     return rows
 
 
@@ -90,14 +94,15 @@ def _cell(rng, place, operation, direction, label, group, shape, speeds, peers):
     rows = []
     for name, seconds in times.items():
         kind = "kernel" if name in speeds else "peer"
-        common = dict(
-            operation=operation, name=name, direction=direction, kind=kind,
-            language="torch 2.13.0" if kind == "peer" else "cuda_c",
-            label=label, group=group, shape=shape._asdict(), dtype="float32", precision="fp32",
-            flops=work.flops, least_flops=work.flops if kind == "kernel" else 0,
-            least_bytes=work.least_bytes, input_bytes=work.input_bytes,
-            source="0123456789abcdef" if kind == "kernel" else None,
-        )  # fmt: skip
+        common = {
+            "operation": operation, "name": name, "direction": direction, "kind": kind,
+            "language": "torch 2.13.0" if kind == "peer" else "cuda_c",
+            "label": label, "group": group, "shape": shape._asdict(),
+            "dtype": "float32", "precision": "fp32",
+            "flops": work.flops, "least_flops": work.flops if kind == "kernel" else 0,
+            "least_bytes": work.least_bytes, "input_bytes": work.input_bytes,
+            "source": "0123456789abcdef" if kind == "kernel" else None,
+        }  # fmt: skip
         if (name, direction, label) == ("naive", "backward_filter", "lenet conv2 N=512"):
             rows.append(Row(**common, status="failed", reason="y[0, 3, 1, 2] is 1.5 and 1.25 right",
                             check=Check(800, 800, 12.5)))  # fmt: skip
