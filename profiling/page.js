@@ -29,7 +29,7 @@
     },
   };
 
-  const charts = () => [...document.querySelectorAll(".chart")];
+  const charts = (within = document) => [...within.querySelectorAll(".chart")];
   const drawn = (chart) => chart.classList.contains("js-plotly-plot");
   function draw(chart, { width, squeeze = 1 } = {}) {
     const spec = JSON.parse(document.getElementById(chart.id + "-data").textContent);
@@ -38,8 +38,8 @@
     if (drawn(chart)) return Plotly.relayout(chart, size);
     return Plotly.newPlot(chart, spec.data, { ...spec.layout, ...size, template }, config);
   }
-  const drawVisible = () =>
-    charts().filter((chart) => chart.offsetParent).forEach((chart) => draw(chart));
+  const drawVisible = (within) =>
+    charts(within).filter((chart) => chart.offsetParent).forEach((chart) => draw(chart));
 
   for (const choice of document.querySelectorAll(".choice")) {
     const select = choice.querySelector("select");
@@ -47,7 +47,7 @@
     const panels = choice.querySelectorAll(":scope > .panel");
     select.addEventListener("change", () => {
       panels.forEach((panel, i) => (panel.hidden = i !== select.selectedIndex));
-      drawVisible();
+      drawVisible(choice);
     });
   }
 

@@ -96,7 +96,7 @@ def _cell(rng, place, operation, direction, label, group, shape, speeds, peers):
         kind = "kernel" if name in speeds else "peer"
         common = {
             "operation": operation, "name": name, "direction": direction, "kind": kind,
-            "language": "torch 2.13.0" if kind == "peer" else "cuda_c",
+            "language": f"{name.split()[0]} 1.2.3" if kind == "peer" else "cuda_c",
             "label": label, "group": group, "shape": shape._asdict(),
             "dtype": "float32", "precision": "fp32",
             "flops": work.flops, "least_flops": work.flops if kind == "kernel" else 0,
