@@ -97,7 +97,7 @@ def verdict(row: Row, at: roofline.Standing, timing: Timing) -> str:
     """Return what bounds a row, and how near its floor it is; of a peer only a launch is known."""
     if row.kind == "peer":
         return "launch-bound" if at.bound == "launch" else ""
-    return f"{at.bound}-bound, floor is {units.share(at.floor_s / timing.median_s)} of it"
+    return f"{at.bound}-bound, the floor is {units.share(at.floor_s / timing.median_s)}"
 
 
 def warnings(

@@ -5,6 +5,8 @@
   const config = {
     responsive: true,
     displaylogo: false,
+    showSendToCloud: false, // Plotly's default has a button that uploads the chart's data
+    plotlyServerURL: "",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   };
   const axis = {
@@ -16,7 +18,8 @@
       font: { family: "system-ui, sans-serif", size: 13, color: "#1d2126" },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 8, r: 12, t: 12, b: 8 },
+      margin: { l: 8, r: 12, t: 30, b: 8 },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: "#7A8087", activecolor: "#0072B2" },
       hovermode: "closest",
       hoverlabel: { align: "left", bgcolor: "#ffffff", font: { color: "#1d2126" } },
       dragmode: false, // a finger on a chart scrolls the page; the bar above it zooms

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _ASSETS = Path(__file__).parent
-# Only for `_has_figure`: what a fragment of `figure` begins with.
+# What a fragment of `figure` begins with, so that `render` knows whether Plotly is wanted.
 _FIGURE = '<figure class="figure">'
 # Which pages are ours to overwrite.
 GENERATOR = "conv-kernel-lab"

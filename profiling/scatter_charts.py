@@ -17,7 +17,8 @@ LARGEST_PX, SMALLER_PX = 12, 7
 
 def roofline(file: Series, which: Pass) -> go.Figure:
     """Return the measured roof of a file's device, and the rows under it."""
-    ceilings, rows = file.header.ceilings, file.timed(which)
+    ceilings = file.header.ceilings
+    rows = [row for row in file.timed(which) if row.flops and row.least_bytes]  # not empty ones
     ridge = ceilings.gemm / ceilings.copy
     intensities = [ridge, *(_intensity(row) for row in rows)]
     span = [min(intensities) / 3, max(intensities) * 3]
@@ -28,7 +29,7 @@ def roofline(file: Series, which: Pass) -> go.Figure:
         largest[row.group] = max(largest.get(row.group, 0), row.least_bytes)
     marked = []
     hot: list[dict[str, Any]] = []
-    for name in _names([file], which):
+    for name in _names(rows):
         mine = [row for row in rows if row.name == name]
         look = looks.look(mine[0], peers)["marker"]
         points = [
@@ -70,11 +71,9 @@ def against_batch(files: Sequence[Series], which: Pass, group: str) -> go.Figure
     peers = _peers(files, which)
     marked: list[tuple[Any, ...]] = []
     for i, file in enumerate(files):
-        for name in _names([file], which):
+        for name in _names(rows[file.name]):
             mine = [row for row in rows[file.name] if row.name == name]
             mine.sort(key=lambda row: row.shape["n"])
-            if not mine:
-                continue
             times = []
             for row in mine:
                 state, timing = main_timing(row)
@@ -120,7 +119,9 @@ def _points(points: list[dict[str, Any]], name: str) -> go.Scatter:
     def column(key: str) -> list[Any]:
         return [point[key] for point in points]
 
-    marker = {name: column(name) for name in ("size", "color", "symbol")} | {"opacity": 1}
+    # Plotly outlines points of unlike sizes in white, and makes them pale, unless told.
+    marker: dict[str, Any] = {name: column(name) for name in ("size", "color", "symbol")}
+    marker |= {"opacity": 1, "line": {"width": 1, "color": column("color")}}
     return go.Scatter(
         x=column("x"), y=column("y"), mode="markers", name=name, marker=marker,
         hovertext=column("text"), hoverinfo="text",
@@ -144,9 +145,8 @@ def _intensity(row: Row) -> float:
     return row.flops / row.least_bytes
 
 
-def _names(files: Sequence[Series], which: Pass) -> list[str]:
-    rows = sorted((row for file in files for row in file.timed(which)), key=ladder_order)
-    return list(dict.fromkeys(row.name for row in rows))
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.name for row in sorted(rows, key=ladder_order)))
 
 
 def _peers(files: Sequence[Series], which: Pass) -> list[str]:

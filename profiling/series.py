@@ -64,7 +64,8 @@ def load(paths: Sequence[Path]) -> list[Series]:
     Raises
     ------
     ResultFileError
-        One cannot be read, is given twice, or has no shape and pass in common with any other.
+        One cannot be read, is given twice, times a row without a time, or has no shape and pass in
+        common with any other.
     """
     twice = {path for i, path in enumerate(paths) if path.resolve() in _resolved(paths[:i])}
     if twice:
@@ -73,6 +74,11 @@ def load(paths: Sequence[Path]) -> list[Series]:
     stems = [path.stem for path in paths]
     unique = len(set(stems)) == len(stems)
     for results in every:
+        for row in results.rows:
+            if row.status == "timed" and not timings(row):
+                raise ResultFileError(
+                    f"{results.path}: {row.name} on {row.label} is timed but has no time"
+                )
         others = {cell for other in every if other is not results for cell in _cells(other)}
         if len(every) > 1 and not _cells(results) & others:
             raise ResultFileError(
@@ -102,12 +108,8 @@ def ladder_order(row: Row) -> tuple[bool, int, str]:
 
 
 def main_timing(row: Row) -> tuple[str, Timing]:
-    """Return what a row is judged by: its cold timing, or the hot one where there is no other."""
-    if row.cold is not None:
-        return "cold", row.cold
-    if row.hot is None:
-        raise ValueError(f"{row.name} {row.label}: a row without a timing")
-    return "hot", row.hot
+    """Return what a timed row is judged by: its cold timing, or the hot one if it has no other."""
+    return timings(row)[0]
 
 
 def timings(row: Row) -> list[tuple[str, Timing]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from profiling import looks, page, roofline, units
 from profiling.result_file import Row, Sensors, Timing
@@ -110,6 +111,12 @@ def _facts(file: Series) -> dict[str, str]:
             f"{statuses[status]} {status}" for status in ("timed", "failed", "skipped")
         ),
     }
+
+
+def _about(key: str, value: Any) -> str:
+    if key.endswith("_bytes") and isinstance(value, int):
+        key, value = key.removesuffix("_bytes"), units.rate(value, "B")
+    return f"{key.replace('_', ' ')} {value}"
 
 
 def _kernel(row: Row) -> str:

@@ -45,12 +45,23 @@ def test_what_comes_from_a_file_is_text(write, open_page):
 def test_a_script_that_render_did_not_put_there_is_not_run(write, open_page, request):
     path = write(page.Section("a", "A", "<p>x</p>"), scripts=["document.title = 'ran'"])
     assert open_page(path).title() == "ran"
-    path.write_text(path.read_text().replace("<p>x</p>", "<script>document.title = 1</script>"))
+    intruder = "<script>document.documentElement.lang = 'xx'</script>"
+    path.write_text(path.read_text().replace("<p>x</p>", intruder))
     context = request.getfixturevalue("browser").new_context()  # the browser does complain
     other = context.new_page()
     other.goto(path.as_uri())
     assert other.title() == "ran"
+    assert other.locator("html").get_attribute("lang") == "en"
     context.close()
+
+
+def test_no_button_sends_the_chart_away(write, open_page):
+    shown = open_page(write(page.Section("a", "A", chart("one"))))
+    shown.locator("#one").hover()
+    buttons = shown.locator("#one .modebar-btn")
+    titles = buttons.evaluate_all("all => all.map(b => b.dataset.title || b.ariaLabel)")
+    assert "Zoom" in titles
+    assert not [title for title in titles if "hare" in title or "loud" in title]
 
 
 def test_a_choice_shows_one_panel_and_draws_what_was_hidden(write, open_page):
