@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import checks, place, table, workspace
+from kernels import checks, place, ranges, table, workspace
 from kernels.shapes import Conv2dShape, PoolShape
 
 Array = Any  # numpy.ndarray or cupy.ndarray
@@ -398,12 +398,16 @@ def run(
     row: table.Row, direction: str, arrays: tuple[Array | None, ...], shape: Conv2dShape | PoolShape
 ) -> None:
     """Run one launcher of `row` on `arrays` (inputs, then outputs), with the workspace it wants."""
-    like: Any = arrays[0]
-    extra = {}
-    if hasattr(row.launchers, "workspace_bytes"):
-        nbytes = row.launchers.workspace_bytes(
-            direction, shape, like.dtype.itemsize, workspace.limit()
-        )
-        if nbytes:
-            extra["workspace"] = place.array_module(like).empty(nbytes, np.uint8)
-    row.launcher(direction)(*arrays, shape, **extra)
+    extra = workspace_for(row, direction, shape, arrays[0])
+    with ranges.span(f"{row.operation} {direction} {row.name}"):
+        row.launcher(direction)(*arrays, shape, **extra)
+
+
+def workspace_for(
+    row: table.Row, direction: str, shape: Conv2dShape | PoolShape, like: Any
+) -> dict[str, Array]:
+    """Return ``{"workspace": array}`` beside `like` where a launcher wants some, else nothing."""
+    if not hasattr(row.launchers, "workspace_bytes"):
+        return {}
+    nbytes = row.launchers.workspace_bytes(direction, shape, like.dtype.itemsize, workspace.limit())
+    return {"workspace": place.array_module(like).empty(nbytes, np.uint8)} if nbytes else {}

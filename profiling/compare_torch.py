@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from kernels import place
-from profiling import machine
+from profiling import intervals, machine
 
 INSTALL = (
     "compare-torch: PyTorch is not installed; make compare-torch installs it, or: "
@@ -31,7 +31,6 @@ INSTALL = (
 MOMENTUM = 0.9
 # Threads of one library may spin for a while after its last parallel loop; let them fall asleep.
 PAUSE_SECONDS = 0.01
-RESAMPLES = 2000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -129,15 +128,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def ratio_interval(ours: list[float], theirs: list[float], seed: int = 0) -> tuple[float, ...]:
-    """Return the median of theirs / ours over pairs of turns, and its 95 % bootstrap interval."""
-    ratios = np.array(theirs) / np.array(ours)
-    rng = np.random.default_rng(seed)
-    resampled = np.median(ratios[rng.integers(0, len(ratios), (RESAMPLES, len(ratios)))], axis=1)
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return float(np.median(ratios)), float(low), float(high)
-
-
 def _bad_option(args: argparse.Namespace) -> str | None:
     for name in ("batch_size", "epochs", "steps_a_turn", "threads"):
         if getattr(args, name) < 1:
@@ -225,7 +215,9 @@ def _torch_side(weights: Any, data: Any, lr: float, on_gpu: bool, average: bool)
 
 
 def _report(ours: Side, theirs: Side, args: argparse.Namespace, data: str, images: int) -> None:
-    ratio, low, high = ratio_interval(ours.seconds, theirs.seconds)
+    ratio, low, high = intervals.ratio_interval(
+        np.array(theirs.seconds), np.array(ours.seconds), paired=True
+    )
     first = [float(side.losses[0]) for side in (ours, theirs)]
     record = {
         "machine": machine.describe("cpu"),

@@ -2,7 +2,6 @@ import importlib.util
 
 import pytest
 
-from profiling import compare_torch
 from profiling.__main__ import main
 
 
@@ -12,14 +11,6 @@ def test_without_torch_one_line_says_how_to_install_it(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "pip install torch" in said
-
-
-def test_the_ratio_is_of_pairs():
-    ratio, low, high = compare_torch.ratio_interval([1.0, 2.0, 4.0], [2.0, 4.0, 8.0])
-    assert (ratio, low, high) == (2.0, 2.0, 2.0)
-    ratio, low, high = compare_torch.ratio_interval([1.0] * 20, [1.0, 3.0] * 10)
-    assert low <= ratio <= high
-    assert low < high
 
 
 @pytest.mark.parametrize("option", ["--epochs", "--batch-size", "--threads", "--steps-a-turn"])
