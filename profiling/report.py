@@ -15,6 +15,8 @@ from profiling import dot_charts, looks, page, scatter_charts, series, trust
 from profiling.result_file import ResultFileError
 from profiling.series import Pass, Series, timings
 
+PLACES = {"cpu": "a CPU", "gpu": "a GPU", "test double": "the tests' double of a GPU"}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
@@ -56,12 +58,15 @@ def build(files: Sequence[Series]) -> str:
     files
         As `series.load` gives them.
     """
-    sections = [
-        page.Section("measured", "What was measured", _measured(files)),
-        page.Section("ladder", "The ladder", _ladder(files)),
-        page.Section("roofline", "Roofline", _roofline(files)),
-        page.Section("batch", "Time against batch", _batch(files)),
-        page.Section("caches", "Cold against hot", _caches(files)),
+    sections = [page.Section("measured", "What was measured", _measured(files))]
+    if series.passes(files):
+        sections += [
+            page.Section("ladder", "The ladder", _ladder(files)),
+            page.Section("roofline", "Roofline", _roofline(files)),
+            page.Section("batch", "Time against batch", _batch(files)),
+            page.Section("caches", "Cold against hot", _caches(files)),
+        ]
+    sections += [
         page.Section("resources", "Resources", _resources(files)),
         page.Section("trust", "What the figures rest on", _trust(files)),
     ]
@@ -85,6 +90,11 @@ def _measured(files: Sequence[Series]) -> str:
                     "alone does not bring these figures back.", "warning",
                 )
             )  # fmt: skip
+        if file.header.place not in ("cpu", "gpu"):
+            text = (
+                f"{file.name} ran on {PLACES[file.header.place]}: its times say nothing of a GPU."
+            )
+            parts.append(page.paragraph(text, "warning"))
     every = [(f, row, state) for f in files for row in f.results.rows for state, _ in timings(row)]
     unstable = sum(not looks.is_stable(row, state) for _, row, state in every)
     impossible = sum(looks.is_impossible(*entry) for entry in every)
@@ -97,6 +107,8 @@ def _measured(files: Sequence[Series]) -> str:
             "them in the charts. The kernel, the check or the clock is wrong there."
         )
         parts.append(page.paragraph(text, "warning"))
+    if not every:
+        parts.append(page.paragraph("Nothing was timed, so that no chart is drawn.", "warning"))
     missing = trust.not_timed(files)
     if missing:
         parts.append(page.paragraph("Not timed:") + missing)
@@ -108,7 +120,7 @@ def _ladder(files: Sequence[Series]) -> str:
         "How many times as fast as the peers each kernel is: right of the line at 1 it is faster. "
         "The ratios come from samples taken in turns; bars are their 95 % intervals. At the right "
         "edge, the floor (the least time at the measured ceilings) as a share of the time. Each "
-        "group's largest batch; caches cold where that was measured."
+        "group's largest shape; caches cold where that was measured."
     )
 
     def panel(which: Pass) -> str:
@@ -131,7 +143,7 @@ def _roofline(files: Sequence[Series]) -> str:
         "How far each kernel is below what the device can do: the slope is a large copy, the flat "
         "top a large float32 matrix product, both measured in the same run. A point stands at the "
         "operations of the direct algorithm over the bytes that must move at least, so that all "
-        "kernels of a shape are above one another; each group's largest batch is drawn larger. Hot "
+        "kernels of a shape are above one another; each group's largest shape is drawn larger. Hot "
         "points come with a press on their name below; caches may lift them above the slope."
     )
     panels = []
@@ -152,9 +164,9 @@ def _batch(files: Sequence[Series]) -> str:
     )
     panels, single = [], []
     for which in series.passes(files):
-        for i, group in enumerate(series.groups(files, which)):
-            fig = scatter_charts.against_batch(files, which, group)
-            title = f"{which.title}: {group}"
+        for i, sweep in enumerate(series.sweeps(files, which)):
+            fig = scatter_charts.against_batch(files, which, sweep)
+            title = f"{which.title}: {sweep.title}"
             if fig is None:
                 single.append(title)
                 continue
@@ -170,7 +182,7 @@ def _caches(files: Sequence[Series]) -> str:
         "Cold: the caches were overwritten before each sample, as a layer finds them whose input "
         "came from elsewhere. Hot: they hold what the launch before left there. Where the two are "
         "far apart, a benchmark that only repeats a launch flatters the kernel. Each group's "
-        "smallest and largest batch."
+        "smallest and largest shape."
     )
 
     def panel(which: Pass) -> str:
@@ -211,13 +223,12 @@ def _choice(name: str, files: Sequence[Series], panel: Callable[[Pass], str]) ->
 
 
 def _mixed(files: Sequence[Series]) -> str:
-    if len({file.header.place for file in files}) == 1:
+    places = dict.fromkeys(file.header.place for file in files)
+    if len(places) == 1:
         return ""
-    of = {place: [f.name for f in files if f.header.place == place] for place in ("cpu", "gpu")}
-    return page.paragraph(
-        f"CPU and GPU side by side: {', '.join(of['cpu'])} ran on a CPU, {', '.join(of['gpu'])} on "
-        "a GPU.", "warning",
-    )  # fmt: skip
+    names = {place: [f.name for f in files if f.header.place == place] for place in places}
+    of = [f"{', '.join(names[place])} ran on {PLACES[place]}" for place in places]
+    return page.paragraph(f"Not alike, side by side: {'; '.join(of)}.", "warning")
 
 
 def _refused(output: Path, args: argparse.Namespace) -> str | None:

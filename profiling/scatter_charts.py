@@ -10,7 +10,7 @@ from plotly import graph_objects as go
 
 from profiling import looks, units
 from profiling.result_file import Ceilings, Row
-from profiling.series import Pass, Series, ladder_order, main_timing, timings
+from profiling.series import Pass, Series, Sweep, ladder_order, main_timing, timings
 
 LARGEST_PX, SMALLER_PX = 12, 7
 
@@ -58,12 +58,9 @@ def roofline(file: Series, which: Pass) -> go.Figure:
     return fig
 
 
-def against_batch(files: Sequence[Series], which: Pass, group: str) -> go.Figure | None:
-    """Return the time an image against the batch; None for a group with one batch alone."""
-    rows = {
-        file.name: [r for r in file.timed(which) if r.group == group and r.shape.get("n", 0) > 0]
-        for file in files
-    }
+def against_batch(files: Sequence[Series], which: Pass, sweep: Sweep) -> go.Figure | None:
+    """Return the time an image against the batch; None where there is one batch alone."""
+    rows = {file.name: sweep.rows(file, which) for file in files}
     batches = sorted({row.shape["n"] for mine in rows.values() for row in mine})
     if len(batches) < 2:
         return None
@@ -73,7 +70,6 @@ def against_batch(files: Sequence[Series], which: Pass, group: str) -> go.Figure
     for i, file in enumerate(files):
         for name in _names(rows[file.name]):
             mine = [row for row in rows[file.name] if row.name == name]
-            mine.sort(key=lambda row: row.shape["n"])
             times = []
             for row in mine:
                 state, timing = main_timing(row)

@@ -58,6 +58,18 @@ class Block(NamedTuple):
     entries: list[tuple[Series, Row]]
 
 
+class Sweep(NamedTuple):
+    """Shapes that differ in their batch alone."""
+
+    title: str
+    fixed: frozenset[tuple[str, int]]
+
+    def rows(self, file: Series, which: Pass) -> list[Row]:
+        """Return a file's timed rows of the sweep, by batch."""
+        mine = [row for row in file.timed(which) if _fixed(row) == self.fixed and row.shape["n"]]
+        return sorted(mine, key=lambda row: row.shape["n"])
+
+
 def load(paths: Sequence[Path]) -> list[Series]:
     """Read result files that belong on one page.
 
@@ -122,13 +134,27 @@ def groups(files: Sequence[Series], which: Pass) -> list[str]:
     return list(dict.fromkeys(row.group for file in files for row in file.of(which)))
 
 
+def sweeps(files: Sequence[Series], which: Pass) -> list[Sweep]:
+    """Return what is the same but for its batch, named by its group, or by a shape within it."""
+    found: dict[frozenset[tuple[str, int]], Row] = {}
+    for file in files:
+        for row in file.timed(which):
+            if row.shape.get("n"):
+                found.setdefault(_fixed(row), row)
+    groups = [row.group for row in found.values()]
+    return [
+        Sweep(row.group if groups.count(row.group) == 1 else f"{row.group} as {row.label}", fixed)
+        for fixed, row in found.items()
+    ]
+
+
 def largest(files: Sequence[Series], which: Pass) -> list[Block]:
-    """Return each group's largest batch, as far as most files have it."""
+    """Return each group's largest shape, as far as most files have it."""
     return [_blocks(files, which, group)[-1] for group in groups(files, which)]
 
 
 def both_ends(files: Sequence[Series], which: Pass) -> list[Block]:
-    """Return each group's smallest and largest batch."""
+    """Return each group's smallest and largest shape."""
     ends = []
     for group in groups(files, which):
         blocks = _blocks(files, which, group)
@@ -137,7 +163,7 @@ def both_ends(files: Sequence[Series], which: Pass) -> list[Block]:
 
 
 def _blocks(files: Sequence[Series], which: Pass, group: str) -> list[Block]:
-    """Return a group's shapes by batch: those which the most files have."""
+    """Return a group's shapes by size: those which the most files have."""
     shapes: dict[Any, list[tuple[Series, Row]]] = {}
     for file in files:
         for row in file.of(which):
@@ -145,11 +171,15 @@ def _blocks(files: Sequence[Series], which: Pass, group: str) -> list[Block]:
                 shapes.setdefault(tuple(row.shape.items()), []).append((file, row))
     spread = {shape: len({file.name for file, _ in rows}) for shape, rows in shapes.items()}
     widest = [rows for shape, rows in shapes.items() if spread[shape] == max(spread.values())]
-    widest.sort(key=lambda rows: rows[0][1].shape.get("n", 0))
+    widest.sort(key=lambda rows: rows[0][1].least_bytes)
     return [
         Block(rows[0][1].label, sorted(rows, key=lambda entry: ladder_order(entry[1])))
         for rows in widest
     ]
+
+
+def _fixed(row: Row) -> frozenset[tuple[str, int]]:
+    return frozenset((name, extent) for name, extent in row.shape.items() if name != "n")
 
 
 def _cells(results: Results) -> set[tuple[Any, ...]]:

@@ -71,7 +71,7 @@ def lines(files: Sequence[Series], which: Pass, group: str) -> str:
 
 def doubts(file: Series, row: Row) -> str:
     """Return all that speaks against a row's figures; empty where nothing does."""
-    said = [] if row.status == "timed" else [f"{row.status}: {row.reason}"]
+    said = [row.reason if row.status == "timed" else f"{row.status}: {row.reason}"]
     for state, timing in timings(row):
         if not timing.stable:
             said.append(f"{state} not stable: {timing.unstable_because}")
@@ -80,7 +80,7 @@ def doubts(file: Series, row: Row) -> str:
             said.append(f"{state} impossible: {at.impossible}")
     if held := sorted({*row.before.throttled, *row.after.throttled}):
         said.append(f"throttled: {', '.join(held)}")
-    return "\n".join(said)
+    return "\n".join(filter(None, said))
 
 
 def _facts(file: Series) -> dict[str, str]:
@@ -145,7 +145,8 @@ def _checked(row: Row) -> str:
         return "no"
     some = row.check.elements < row.check.total
     part = f"{row.check.elements:,} of {row.check.total:,}" if some else f"all {row.check.total:,}"
-    return f"{part}\nworst {units.digits(row.check.worst)}"
+    worst = "not a number" if row.check.worst is None else units.digits(row.check.worst)
+    return f"{part}\nworst {worst}"
 
 
 def _sensors(row: Row) -> str:

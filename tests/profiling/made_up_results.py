@@ -16,6 +16,7 @@ from profiling.result_file import (
     Ceilings,
     Check,
     End,
+    Group,
     Header,
     Ratio,
     Resource,
@@ -44,14 +45,15 @@ def write(
     peers: bool = True,
 ) -> list[Row]:
     """Write a file and return its rows."""
-    rows = _rows(place, batches, peers)
+    groups = _groups(place, batches, peers)
+    rows = [row for group in groups for row in group]
     header = Header(
         SCHEMA, place, _machine(place), "2026-11-23T10:00:00Z", "0" * 40, place == "cpu", 2,
-        ["lenet"], len(rows), "plan", CEILINGS[place], {"torch": "2.13.0", "cupy": "14.1.0"},
+        ["lenet"], len(groups), "plan", CEILINGS[place], {"torch": "2.13.0", "cupy": "14.1.0"},
     )  # fmt: skip
     with Writer(path, header) as writer:
-        for row in rows:
-            writer.add(row)
+        for group in groups:
+            writer.add(Group(group))
         writer.add(End(len(rows), 61.5))
     return rows
 
@@ -61,9 +63,9 @@ def _machine(place: str) -> dict[str, object]:
     return {"name": name, "cores": 2, "system": "Linux", "python": "3.12.1"}
 
 
-def _rows(place: str, batches: tuple[int, ...], with_peers: bool) -> list[Row]:
+def _groups(place: str, batches: tuple[int, ...], with_peers: bool) -> list[list[Row]]:
     rng = random.Random(0)
-    rows = []
+    found = []
     for n in batches:
         layers = {
             "lenet conv1": Conv2dShape.of((n, 1, 28, 28), (6, 1, 5, 5), padding=2),
@@ -73,17 +75,17 @@ def _rows(place: str, batches: tuple[int, ...], with_peers: bool) -> list[Row]:
             speeds = GPU_SPEED if place == "gpu" else CPU_SPEED
             peers = (GPU_PEERS if place == "gpu" else CPU_PEERS) if with_peers else {}
             for direction in ("forward", "backward_filter"):
-                rows += _cell(rng, place, "conv2d", direction, f"{group} N={n}", group, shape,
-                              speeds, peers)  # fmt: skip
+                found.append(_group(rng, place, "conv2d", direction, f"{group} N={n}", group, shape,
+                                    speeds, peers))  # fmt: skip
     if place == "gpu":
         shape = PoolShape.of((512, 6, 28, 28), 2)
         peers = POOL_PEERS if with_peers else {}
-        rows += _cell(rng, place, "max_pool2d", "forward", "lenet pool1 N=512", "lenet pool1",
-                      shape, POOL_SPEED, peers)  # fmt: skip
-    return rows
+        found.append(_group(rng, place, "max_pool2d", "forward", "lenet pool1 N=512", "lenet pool1",
+                            shape, POOL_SPEED, peers))  # fmt: skip
+    return found
 
 
-def _cell(rng, place, operation, direction, label, group, shape, speeds, peers):
+def _group(rng, place, operation, direction, label, group, shape, speeds, peers):
     ceilings = CEILINGS[place]
     work = roofline.work(None, operation, direction, shape)
     floor = max(work.flops / ceilings.gemm, work.least_bytes / ceilings.copy)

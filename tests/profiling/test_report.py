@@ -258,9 +258,42 @@ def test_cpu_beside_gpu_is_said_at_every_chart(tmp_path, page_of):
     shown = page_of(tmp_path / "cpu.jsonl", tmp_path / "gpu.jsonl")
     for section in ("measured", "ladder", "batch", "caches"):
         said = shown.locator(f"#{section}").inner_text()
-        assert "CPU and GPU side by side: cpu ran on a CPU, gpu on a GPU." in said
+        assert "side by side: cpu ran on a CPU; gpu ran on a GPU." in said
     titles = shown.locator("#roofline option").all_inner_texts()  # each alone
     assert {"conv2d forward, cpu", "conv2d forward, gpu"} <= set(titles)
+
+
+def test_the_double_of_a_gpu_is_called_one(tmp_path, page_of):
+    path = tmp_path / "double.jsonl"
+    made_up_results.write(path, batches=(64,))
+    path.write_text(path.read_text().replace('"place":"gpu"', '"place":"test double"'))
+    said = page_of(path).locator("#measured").inner_text()
+    assert "double ran on the tests' double of a GPU: its times say nothing of a GPU" in said
+
+
+def test_a_file_without_a_time_has_its_reasons_and_no_chart(tmp_path, page_of):
+    path = tmp_path / "failed.jsonl"
+    rows = made_up_results.write(path, "cpu", batches=(64,))
+    path.write_text(path.read_text().replace('"status":"timed"', '"status":"failed"'))
+    shown = page_of(path)
+    assert "Nothing was timed" in shown.locator("#measured").inner_text()
+    assert shown.locator(".chart").count() == 0
+    assert shown.locator("#trust tr.failed").count() == len(rows)
+
+
+def test_a_line_joins_only_shapes_that_differ_in_their_batch(tmp_path, page_of):
+    path = tmp_path / "sweep.jsonl"
+    made_up_results.write(path)
+    path.write_text(
+        path.read_text().replace('"lenet conv1"', '"*"').replace('"lenet conv2"', '"*"')
+    )
+    shown = page_of(path)
+    titles = shown.locator("#batch option").all_inner_texts()
+    assert titles[:2] == [f"conv2d forward: * as lenet conv{i} N=64" for i in (1, 2)]
+    for i in (0, 1):
+        shown.locator("#batch-group").select_option(titles[i])
+        traces, _ = data(shown, f"batch-{CONV}-{i}")
+        assert traces["tiled"]["x"] == [64, 512, 8192]
 
 
 def test_a_phone_shows_it_without_scrolling_sideways(gpu, open_page):
@@ -311,7 +344,7 @@ def test_a_label_out_of_a_file_is_text(tmp_path, page_of):
     path = tmp_path / "evil.jsonl"
     made_up_results.write(path)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    for line in lines[1:-1]:
+    for line in (row for group in lines[1:-1] for row in group["rows"]):
         if line["name"] == "tiled":
             line["name"] = EVIL
         for key in ("label", "group"):
@@ -339,11 +372,9 @@ def files(tmp_path):
     (tmp_path / "schema.jsonl").write_bytes(whole.replace(b"bench 1", b"bench 9", 1))
     (tmp_path / "unfinished.jsonl").write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 1])
     (tmp_path / "garbage.jsonl").write_bytes(b"\x00\xff\n")
-    made_up_results.write(tmp_path / "other.jsonl", batches=(7,))
-    lines = (tmp_path / "other.jsonl").read_text().splitlines(keepends=True)
-    kept = [line for line in lines if '"max_pool2d"' not in line]
-    text = "".join(kept).replace(f'"rows":{len(lines) - 2}', f'"rows":{len(kept) - 2}')
-    (tmp_path / "other.jsonl").write_text(text)
+    made_up_results.write(tmp_path / "other.jsonl", "cpu", batches=(7,))
+    timeless = re.sub(rb'"(cold|hot)":\{[^}]*\}', rb'"\1":null', whole)
+    (tmp_path / "timeless.jsonl").write_bytes(timeless)
     (tmp_path / "notes.html").write_text("<p>mine</p>")
     return good
 
@@ -356,6 +387,7 @@ def files(tmp_path):
         (["schema.jsonl"], "schema 'conv-kernel-lab bench 9'; expected"),
         (["garbage.jsonl"], "schema None; expected"),
         (["unfinished.jsonl"], "an unfinished run"),
+        (["timeless.jsonl"], "naive on lenet conv1 N=64 is timed but has no time"),
         (["good.jsonl", "empty.jsonl"], "the file is empty"),
         (["good.jsonl", "other.jsonl"], "has no operation, pass, shape and type in common with"),
         (["good.jsonl", "good.jsonl"], "given twice"),
