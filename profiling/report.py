@@ -95,7 +95,8 @@ def _measured(files: Sequence[Series]) -> str:
                 f"{file.name} ran on {PLACES[file.header.place]}: its times say nothing of a GPU."
             )
             parts.append(page.paragraph(text, "warning"))
-    every = [(f, row, state) for f in files for row in f.results.rows for state, _ in timings(row)]
+    timed = [(f, row) for f in files for which in series.passes(files) for row in f.timed(which)]
+    every = [(file, row, state) for file, row in timed for state, _ in timings(row)]
     unstable = sum(not looks.is_stable(row, state) for _, row, state in every)
     impossible = sum(looks.is_impossible(*entry) for entry in every)
     if unstable:
