@@ -97,29 +97,46 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+@pytest.fixture(scope="session")
+def tab(browser: Any) -> Iterator[Any]:
+    """One tab for all tests: a new one would compile Plotly anew, which takes two seconds."""
+    tab = browser.new_context().new_page()
+    yield tab
+    tab.context.close()
+
+
 @pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+def open_page(tab: Any) -> Iterator[Callable[..., Any]]:
     """Opens a file in the browser; at the end it must have asked for nothing else nor complained.
 
-    ``open_page(path, width=1200, color_scheme="light")`` returns Playwright's page.
+    ``open_page(path, width=1200, color_scheme="light")`` returns Playwright's page, which is the
+    same at every call.
     """
-    contexts, complaints, requests = [], [], []
+    complaints, requests = [], []
+
+    def dismiss(dialog: Any) -> None:
+        complaints.append(dialog.message)
+        dialog.dismiss()
+
+    listeners = {
+        "request": lambda request: requests.append(request.url),
+        "console": lambda said: complaints.append(said.text),
+        "pageerror": lambda error: complaints.append(str(error)),
+        "dialog": dismiss,
+    }
+    for event, listener in listeners.items():
+        tab.on(event, listener)
 
     def open_(path: Path, width: int = 1200, color_scheme: str = "light") -> Any:
-        viewport = {"width": width, "height": 900}
-        context = browser.new_context(viewport=viewport, color_scheme=color_scheme)
-        contexts.append(context)
-        context.on("request", lambda request: requests.append(request.url))
-        page = context.new_page()
-        page.on("console", lambda said: complaints.append(said.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
-        page.goto(path.as_uri())
-        return page
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.emulate_media(media="screen", color_scheme=color_scheme)
+        tab.mouse.move(0, 0)
+        tab.goto(path.as_uri())
+        return tab
 
     yield open_
-    for context in contexts:
-        context.close()
+    for event, listener in listeners.items():
+        tab.remove_listener(event, listener)
     assert complaints == []
     asked = [url for url in requests if not url.startswith(("file:", "data:", "blob:"))]
     assert asked == []

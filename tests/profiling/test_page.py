@@ -42,12 +42,12 @@ def test_what_comes_from_a_file_is_text(write, open_page):
     assert shown.locator("img").count() == 0  # and open_page fails at a dialogue
 
 
-def test_a_script_that_render_did_not_put_there_is_not_run(write, open_page, request):
+def test_a_script_that_render_did_not_put_there_is_not_run(write, open_page, browser):
     path = write(page.Section("a", "A", "<p>x</p>"), scripts=["document.title = 'ran'"])
     assert open_page(path).title() == "ran"
     intruder = "<script>document.documentElement.lang = 'xx'</script>"
     path.write_text(path.read_text().replace("<p>x</p>", intruder))
-    context = request.getfixturevalue("browser").new_context()  # the browser does complain
+    context = browser.new_context()  # the browser does complain
     other = context.new_page()
     other.goto(path.as_uri())
     assert other.title() == "ran"
