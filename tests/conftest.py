@@ -1,10 +1,14 @@
-"""What every test may rely on: --require-gpu, --slow, and the two places an array can live."""
+"""What every test may rely on: --require-gpu, --slow, the two places of an array, a browser."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -73,3 +77,66 @@ def _skip_is_failure(config: pytest.Config, report, wants_gpu: bool):
 def xp(request: pytest.FixtureRequest) -> ModuleType:
     """The module of the arrays: the test runs on the host, and on a GPU where there is one."""
     return pytest.importorskip(request.param)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, driven by Playwright: the distribution's, or Playwright's own."""
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed (make test installs it)"
+    )
+    with sync_api.sync_playwright() as playwright:
+        names = ("chromium", "chromium-browser", "google-chrome")
+        own = playwright.chromium.executable_path
+        found = [shutil.which(name) for name in names] + [own if Path(own).exists() else None]
+        path = next(filter(None, found), None)
+        if path is None:
+            pytest.skip("no Chromium: apt install chromium, or python -m playwright install")
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def tab(browser: Any) -> Iterator[Any]:
+    """One tab for all tests: a new one would compile Plotly anew, which takes two seconds."""
+    tab = browser.new_context().new_page()
+    yield tab
+    tab.context.close()
+
+
+@pytest.fixture
+def open_page(tab: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a file in the browser; at the end it must have asked for nothing else nor complained.
+
+    ``open_page(path, width=1200, color_scheme="light")`` returns Playwright's page, which is the
+    same at every call.
+    """
+    complaints, requests = [], []
+
+    def dismiss(dialog: Any) -> None:
+        complaints.append(dialog.message)
+        dialog.dismiss()
+
+    listeners = {
+        "request": lambda request: requests.append(request.url),
+        "console": lambda said: complaints.append(said.text),
+        "pageerror": lambda error: complaints.append(str(error)),
+        "dialog": dismiss,
+    }
+    for event, listener in listeners.items():
+        tab.on(event, listener)
+
+    def open_(path: Path, width: int = 1200, color_scheme: str = "light") -> Any:
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.emulate_media(media="screen", color_scheme=color_scheme)
+        tab.mouse.move(0, 0)
+        tab.goto(path.as_uri())
+        return tab
+
+    yield open_
+    for event, listener in listeners.items():
+        tab.remove_listener(event, listener)
+    assert complaints == []
+    asked = [url for url in requests if not url.startswith(("file:", "data:", "blob:"))]
+    assert asked == []
