@@ -15,10 +15,11 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from profiling import roofline
+from profiling import roofline, units
 from profiling.result_file import Ceilings, Header, Ratio, Row, Timing
 
 PIPE_COLUMNS = 120
+_COLUMNS = (("cold", 9), ("±", 6), ("hot", 9), ("rate", 13), ("of ceiling", 10))
 
 
 class Progress:
@@ -110,14 +111,15 @@ def header_lines(header: Header) -> list[str]:
     """Return what a file says of machine and ceilings, for a person."""
     ceilings = header.ceilings
     commit = f"commit {header.commit[:8]}" if header.commit else "commit unknown"
-    peak = f", data sheet {si(ceilings.peak, 'FLOP/s')}" if ceilings.peak else ""
+    peak = f", data sheet {units.rate(ceilings.peak, 'FLOP/s')}" if ceilings.peak else ""
     return [
         f"{header.machine['name']}, {header.threads} threads, {header.date}, {commit}"
         + (" with changes" if header.dirty else "")
         + "".join(f", {name} {version}" for name, version in header.software.items()),
-        f"ceilings measured: copy {si(ceilings.copy, 'B/s')}, read {si(ceilings.read, 'B/s')}, "
-        f"float32 GEMM {si(ceilings.gemm, 'FLOP/s')}{peak}; an empty launch takes "
-        f"{time_text(ceilings.launch_s)}",
+        f"ceilings measured: copy {units.rate(ceilings.copy, 'B/s')}, "
+        f"read {units.rate(ceilings.read, 'B/s')}, float32 GEMM "
+        f"{units.rate(ceilings.gemm, 'FLOP/s')}{peak}; an empty launch takes "
+        f"{units.seconds(ceilings.launch_s)}",
     ]
 
 
@@ -132,27 +134,26 @@ def show(rows: Sequence[Row], ceilings: Ceilings, path: Path | None) -> None:
 
     for group in _groups(rows):
         timed = [row for row in group if timings(row)]
-        if not timed:
-            continue
         peer = next((ratio.peer for row in timed if (ratio := best_ratio(row))), None)
         against = f", fastest peer {peer}" if peer else ""
-        line(f"{timed[0].label} {timed[0].direction}{against}", "bold")
-        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=True)
-        table.add_column("  kernel", min_width=28, no_wrap=True)
-        for title, width in (("cold", 9), ("±", 6), ("hot", 9), ("rate", 13), ("of ceiling", 10)):
-            table.add_column(title, justify="right", min_width=width, no_wrap=True)
-        table.add_column("bound", min_width=7, no_wrap=True)
-        table.add_column("peer / it" if peer else "", no_wrap=True)
-        for row in timed:
-            table.add_row(f"  {row.name}", *_cells(row, ceilings))
-        console.print(table)
-    if any(timings(row) for row in rows):
-        line(
-            "cold: with the caches overwritten before; ±: half of the median's 95 % interval; "
-            "?: not settled; rate and share are the cold ones, of the measured ceiling that binds"
-        )
-    for remark in remarks(rows, ceilings):
-        line(remark)
+        line(f"{group[0].label} {group[0].direction}{against}", "bold")
+        if timed:
+            table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=True)
+            table.add_column("  kernel", min_width=28, no_wrap=True)
+            for title, width in _COLUMNS:
+                table.add_column(title, justify="right", min_width=width, no_wrap=True)
+            table.add_column("bound", min_width=7, no_wrap=True)
+            table.add_column("peer / it" if peer else "", no_wrap=True)
+            for row in timed:
+                table.add_row(f"  {row.name}", *_cells(row, ceilings))
+            console.print(table)
+        for row in group:
+            for remark in remarks(row, ceilings):
+                line(f"  {remark}", "dim")
+    line(
+        "cold: with the caches overwritten before; ±: half of the median's 95 % interval; "
+        "?: not settled; rate and share are the cold ones, of the measured ceiling that binds"
+    )
     if path is not None:
         line(f"written to {path}; python -m profiling report {path}")
 
@@ -161,25 +162,19 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
     return [list(group) for _, group in itertools.groupby(rows, lambda row: row.key[:3])]
 
 
-def remarks(rows: Sequence[Row], ceilings: Ceilings) -> list[str]:
-    """Return a line for everything that is not as it should be."""
-    found = []
-    for row in rows:
-        name = f"{row.label} {row.direction} {row.name}"
-        if row.status != "timed":
-            found.append(f"{row.status.upper()} {name}: {row.reason}")
-            continue
-        if row.reason:
-            found.append(f"NOTE {name}: {row.reason}")
-        unstable = [f"{s}: {t.unstable_because}" for s, t in timings(row) if not t.stable]
-        if unstable:
-            found.append(f"UNSTABLE {name}, {'; '.join(unstable)}")
-        for state, timing in timings(row):
-            stands = roofline.standing(row, timing, ceilings, cold=state == "cold")
-            if stands.impossible:
-                found.append(f"IMPOSSIBLE {name}, {state}: {stands.impossible}")
-        if row.after.throttled:
-            found.append(f"THROTTLED {name}: {', '.join(row.after.throttled)}")
+def remarks(row: Row, ceilings: Ceilings) -> list[str]:
+    """Return a line for everything about a row that is not as it should be."""
+    if row.status != "timed":
+        return [f"{row.status.upper()} {row.name}: {row.reason}"]
+    found = [f"NOTE {row.name}: {row.reason}"] if row.reason else []
+    for state, timing in timings(row):
+        if not timing.stable:
+            found.append(f"UNSTABLE {row.name}, {state}: {timing.unstable_because}")
+        stands = roofline.standing(row, timing, ceilings, cold=state == "cold")
+        if stands.impossible:
+            found.append(f"IMPOSSIBLE {row.name}, {state}: {stands.impossible}")
+    if row.after.throttled:
+        found.append(f"THROTTLED {row.name}: {', '.join(row.after.throttled)}")
     return found
 
 
@@ -207,23 +202,6 @@ def best_ratio(row: Row, state: str = "cold") -> Ratio | None:
     return min((r for r in row.ratios if r.state == state), key=lambda r: r.median, default=None)
 
 
-def si(value: float, unit: str) -> str:
-    """Return a figure with three digits and its unit's prefix."""
-    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
-
-
-def time_text(seconds: float) -> str:
-    """Return a time with three digits and its unit."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= size:
-            value = seconds / size
-            return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f} {unit}"
-    return f"{seconds * 1e9:.0f} ns"
-
-
 def _cells(row: Row, ceilings: Ceilings) -> list[str]:
     timing = row.cold or row.hot
     if timing is None:
@@ -232,12 +210,12 @@ def _cells(row: Row, ceilings: Ceilings) -> list[str]:
     half = (timing.high_s - timing.low_s) / 2 / timing.median_s
     ratio = best_ratio(row)
     compute = row.least_flops / ceilings.gemm >= row.least_bytes / ceilings.copy
-    rate = si(stands.flops_per_s, "FLOP/s") if compute else si(stands.bytes_per_s, "B/s")
+    rate = (stands.flops_per_s, "FLOP/s") if compute else (stands.bytes_per_s, "B/s")
     return [
-        f"{time_text(row.cold.median_s)}{_mark(row.cold)}" if row.cold else "",
+        f"{units.seconds(row.cold.median_s)}{_mark(row.cold)}" if row.cold else "",
         f"{half:.1%}" if half < 1 else f"{half:.0%}",
-        f"{time_text(row.hot.median_s)}{_mark(row.hot)}" if row.hot else "",
-        rate if row.kind == "kernel" else "",
+        f"{units.seconds(row.hot.median_s)}{_mark(row.hot)}" if row.hot else "",
+        units.rate(*rate) if row.kind == "kernel" else "",
         f"{stands.of_gemm if compute else stands.of_copy:.1%}" if row.kind == "kernel" else "",
         ("IMPOSSIBLE" if stands.impossible else stands.bound) if row.kind == "kernel" else "",
         f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else "",
@@ -251,7 +229,7 @@ def _mark(timing: Timing) -> str:
 def _brief(row: Row, ceilings: Ceilings) -> str:
     if row.status != "timed" or row.cold is None:
         return row.status
-    return time_text(row.cold.median_s) + _mark(row.cold)
+    return units.seconds(row.cold.median_s) + _mark(row.cold)
 
 
 def _duration(seconds: float) -> str:

@@ -94,7 +94,7 @@ def _facts(file: Series) -> dict[str, str]:
         "file": str(file.results.path.name),
         "machine": f"{name} ({header.place.upper()})",
         "about it": "; ".join(
-            f"{key} {value}" for key, value in about.items() if value is not None
+            _about(key, value) for key, value in about.items() if value is not None
         ),
         "date": header.date,
         "commit": commit + (", with changes not committed" if header.dirty else ""),
