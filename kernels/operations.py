@@ -398,12 +398,14 @@ def run(
     row: table.Row, direction: str, arrays: tuple[Array | None, ...], shape: Conv2dShape | PoolShape
 ) -> None:
     """Run one launcher of `row` on `arrays` (inputs, then outputs), with the workspace it wants."""
-    like: Any = arrays[0]
-    extra = {}
-    if hasattr(row.launchers, "workspace_bytes"):
-        nbytes = row.launchers.workspace_bytes(
-            direction, shape, like.dtype.itemsize, workspace.limit()
-        )
-        if nbytes:
-            extra["workspace"] = place.array_module(like).empty(nbytes, np.uint8)
-    row.launcher(direction)(*arrays, shape, **extra)
+    row.launcher(direction)(*arrays, shape, **workspace_for(row, direction, shape, arrays[0]))
+
+
+def workspace_for(
+    row: table.Row, direction: str, shape: Conv2dShape | PoolShape, like: Any
+) -> dict[str, Array]:
+    """Return ``{"workspace": array}`` beside `like` where a launcher wants some, else nothing."""
+    if not hasattr(row.launchers, "workspace_bytes"):
+        return {}
+    nbytes = row.launchers.workspace_bytes(direction, shape, like.dtype.itemsize, workspace.limit())
+    return {"workspace": place.array_module(like).empty(nbytes, np.uint8)} if nbytes else {}

@@ -1,6 +1,7 @@
-"""The file a benchmark writes: JSON Lines, a header, a line a row, and a line that says "whole".
+"""The file a benchmark writes: JSON Lines, a header, a line a group, and a line that says "whole".
 
-A row is on disk as soon as it is measured. A file without its last line is an unfinished run:
+A group is what was measured together, one pass on one shape by several kernels and peers, a row
+each. It is on disk as soon as it is measured. A file without its last line is an unfinished run:
 `load` says so, and ``bench --resume`` goes on with it. What a line may hold is declared here once,
 as msgspec structs, and held against every file that is read.
 """
@@ -69,8 +70,8 @@ class Header(msgspec.Struct, frozen=True, tag="header", tag_field="line"):
         Host threads that kernels and peers were pinned to.
     suite
         The suites' names, and ``"--shape"``.
-    rows
-        How many rows the whole file has.
+    groups
+        How many groups the whole file has.
     plan
         Fingerprint of what was asked; a run resumes only its own file.
     ceilings
@@ -87,7 +88,7 @@ class Header(msgspec.Struct, frozen=True, tag="header", tag_field="line"):
     dirty: bool
     threads: int
     suite: list[str]
-    rows: int
+    groups: int
     plan: str
     ceilings: Ceilings
     software: dict[str, str]
@@ -201,7 +202,7 @@ class Resource(msgspec.Struct, frozen=True):
     arch: str
 
 
-class Row(msgspec.Struct, frozen=True, tag="row", tag_field="line"):
+class Row(msgspec.Struct, frozen=True):
     """One kernel, or one peer, on one shape.
 
     Attributes
@@ -276,6 +277,12 @@ class Row(msgspec.Struct, frozen=True, tag="row", tag_field="line"):
         return self.operation, self.direction, tuple(self.shape.items()), self.dtype, self.name
 
 
+class Group(msgspec.Struct, frozen=True, tag="group", tag_field="line"):
+    """A line of rows that were measured together."""
+
+    rows: list[Row]
+
+
 class End(msgspec.Struct, frozen=True, tag="end", tag_field="line"):
     """The last line of a whole file.
 
@@ -300,7 +307,8 @@ class Results(NamedTuple):
     end: End | None
 
 
-_LINE = msgspec.json.Decoder(Header | Row | End)
+_WAY_OUT = "the command that began it, with --resume, goes on with it"
+_LINE = msgspec.json.Decoder(Header | Group | End)
 
 
 def load(path: Path, *, unfinished: bool = False) -> Results:
@@ -328,23 +336,25 @@ def load(path: Path, *, unfinished: bool = False) -> Results:
     *whole, rest = text.split(b"\n")
     lines = [_decode(path, number, line) for number, line in enumerate(whole, 1)]
     if rest and not unfinished:
-        raise ResultFileError(f"{path}: the last line is cut off; {_way_out(path)}")
+        raise ResultFileError(f"{path}: the last line is cut off; {_WAY_OUT}")
     if not lines or not isinstance(header := lines[0], Header):
         raise ResultFileError(f"{path}: line 1 is no header; this is not a benchmark's file")
-    rows = [line for line in lines if isinstance(line, Row)]
+    groups = [line for line in lines if isinstance(line, Group)]
+    rows = [row for group in groups for row in group.rows]
     end = last if isinstance(last := lines[-1], End) else None
-    if len(rows) != len(lines) - 1 - (end is not None):
+    if len(groups) != len(lines) - 1 - (end is not None):
         raise ResultFileError(f"{path}: a header or an end in the middle: two files in one?")
     if len({row.key for row in rows}) < len(rows):
         raise ResultFileError(f"{path}: two rows of one kernel on one shape: two files in one?")
     if end is None and not unfinished:
         raise ResultFileError(
-            f"{path}: an unfinished run, {len(rows)} of {header.rows} rows; {_way_out(path)}"
+            f"{path}: an unfinished run, {len(groups)} of {header.groups} shapes and passes; "
+            f"{_WAY_OUT}"
         )
-    if end is not None and (rest or not len(rows) == end.rows == header.rows):
+    if end is not None and (rest or len(groups) != header.groups or len(rows) != end.rows):
         raise ResultFileError(
-            f"{path}: {len(rows)} rows, but the header says {header.rows} and the end {end.rows}; "
-            "lines were lost or added"
+            f"{path}: {len(groups)} groups of {len(rows)} rows, but the header says "
+            f"{header.groups} groups and the end {end.rows} rows; lines were lost or added"
         )
     return Results(path, header, rows, end)
 
@@ -379,7 +389,7 @@ class Writer:
         if header is not None:
             self.add(header)
 
-    def add(self, line: Header | Row | End) -> None:
+    def add(self, line: Header | Group | End) -> None:
         """Append a line and see it to the disk."""
         self._file.write(msgspec.json.encode(line) + b"\n")
         self._file.flush()
@@ -402,7 +412,7 @@ class Writer:
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def _decode(path: Path, number: int, line: bytes) -> Header | Row | End:
+def _decode(path: Path, number: int, line: bytes) -> Header | Group | End:
     if number == 1:
         schema = _schema_of(line)
         if schema != SCHEMA:
@@ -420,7 +430,3 @@ def _schema_of(line: bytes) -> Any:
     except msgspec.DecodeError:
         return None
     return found.get("schema") if isinstance(found, dict) else None
-
-
-def _way_out(path: Path) -> str:
-    return f"python -m profiling bench --resume ... -o {path} goes on with it"

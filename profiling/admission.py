@@ -1,0 +1,134 @@
+"""Hold a pass against the judge on the very shape that is to be timed, before it is timed.
+
+The launch is the benchmark's own, at full size. All of its output must have been written; a part
+of it, chosen so that the float64 judge takes about a second, is compared within the bound of
+`kernels.compare`: some images and output channels, every element of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kernels import compare
+from kernels.shapes import Conv2dShape, PoolShape
+from profiling.result_file import Check
+
+# Multiply-adds that the judge may spend, twice over: the value, and its bound.
+BUDGET = 100_000_000
+
+
+class Sample(NamedTuple):
+    """The part of a pass that the judge computes again.
+
+    Attributes
+    ----------
+    inputs
+        What it needs of the inputs.
+    shape
+        The smaller pass.
+    outputs
+        For each output, the index that selects the same part of the full one.
+    """
+
+    inputs: tuple[np.ndarray, ...]
+    shape: Conv2dShape | PoolShape
+    outputs: tuple[Any, ...]
+
+
+def judge(
+    operation: str,
+    direction: str,
+    shape: Conv2dShape | PoolShape,
+    inputs: tuple[np.ndarray, ...],
+    got: list[np.ndarray],
+    rng: np.random.Generator,
+) -> tuple[Check, str]:
+    """Compare the outputs of one launch with the judge.
+
+    Parameters
+    ----------
+    operation, direction, shape
+        The pass.
+    inputs, got
+        Its inputs and outputs, host memory, float32; outputs were filled with NaN before.
+    rng
+        Chooses what is compared.
+
+    Returns
+    -------
+    check
+        How much was compared, and the worst error as a share of its bound.
+    message
+        What was wrong, for a person; empty where nothing was.
+    """
+    sample = choose(operation, direction, shape, inputs, rng)
+    want, bounds = compare.expected(
+        operation, direction, sample.inputs, sample.shape, compare.UNIT_ROUNDOFF["float32"]
+    )
+    verdicts = [
+        compare.judge(one[at], right, bound)
+        for one, at, right, bound in zip(got, sample.outputs, want, bounds, strict=True)
+    ]
+    check = Check(
+        sum(verdict.total for verdict in verdicts),
+        sum(one.size for one in got),
+        max(verdict.worst for verdict in verdicts),
+    )
+    wrong = [str(verdict) for verdict in verdicts if not verdict.ok]
+    if not all(map(_written, got)):
+        wrong.append("some of the output was not written")
+    return check, "\n".join(wrong)
+
+
+def choose(
+    operation: str,
+    direction: str,
+    shape: Any,
+    inputs: tuple[np.ndarray, ...],
+    rng: np.random.Generator,
+) -> Sample:
+    """Return a part of a pass: the first and last images and channels, and others at random."""
+    if operation != "conv2d":
+        images = _some(shape.n, BUDGET // max(shape.flops // shape.n, 1), rng)
+        parts = tuple(array[images] for array in inputs)
+        count = 2 if (operation, direction) == ("max_pool2d", "forward") else 1
+        return Sample(parts, shape._replace(n=len(images)), (images,) * count)
+    taps = shape.r * shape.s * shape.p * shape.q
+    if direction in ("backward_filter", "backward_bias"):
+        affordable = BUDGET // max(shape.n * taps, 1)
+        filters = _some(shape.k, affordable, rng)
+        if direction == "backward_bias":
+            return Sample((inputs[0][:, filters],), shape._replace(k=len(filters)), (filters,))
+        channels = _some(shape.c, affordable // len(filters), rng)
+        return Sample(
+            (inputs[0][:, channels], inputs[1][:, filters]),
+            shape._replace(c=len(channels), k=len(filters)),
+            (np.ix_(filters, channels),),
+        )
+    if direction == "forward":
+        filters = _some(shape.k, BUDGET // max(shape.c * taps, 1), rng)
+        images = _some(shape.n, BUDGET // max(shape.c * taps * len(filters), 1), rng)
+        x, w, b = inputs
+        smaller = shape._replace(n=len(images), k=len(filters))
+        return Sample((x[images], w[filters], b[filters]), smaller, (np.ix_(images, filters),))
+    channels = _some(shape.c, BUDGET // max(shape.k * taps, 1), rng)
+    images = _some(shape.n, BUDGET // max(shape.k * taps * len(channels), 1), rng)
+    dy, w = inputs
+    smaller = shape._replace(n=len(images), c=len(channels))
+    return Sample((dy[images], w[:, channels]), smaller, (np.ix_(images, channels),))
+
+
+def _some(count: int, affordable: int, rng: np.random.Generator) -> np.ndarray:
+    """Return some of ``range(count)``: the ends, where tiles are cut, and what is affordable."""
+    wanted = max(affordable, 2)
+    if wanted >= count:
+        return np.arange(count)
+    between = rng.choice(np.arange(1, count - 1), wanted - 2, replace=False)
+    return np.sort(np.concatenate([[0], between, [count - 1]]).astype(np.int64))
+
+
+def _written(array: np.ndarray) -> bool:
+    """Tell whether nothing of what the output was filled with is left; inputs are finite."""
+    return bool((array >= 0).all() if array.dtype.kind == "i" else not np.isnan(array).any())

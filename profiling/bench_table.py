@@ -1,0 +1,253 @@
+"""What a benchmark shows: progress while it runs, a table in the end, records for a program."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from profiling import roofline
+from profiling.result_file import Ceilings, Header, Ratio, Row, Timing
+
+PIPE_COLUMNS = 150
+
+
+class Progress:
+    """One line a group on stderr, and on a terminal a bar with what is left.
+
+    Parameters
+    ----------
+    groups
+        How many there are to measure.
+    """
+
+    def __init__(self, groups: int) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._groups, self._number = groups, 0
+        self._measured = 0
+        self._spent = 0.0
+        self._began = 0.0
+        self._bars = Bars(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"),
+            TimeElapsedColumn(), console=self._console, transient=True,
+            disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bars.add_task("", total=groups, left="")
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """Show what is being done before the first group."""
+        self._bars.update(self._task, description=text)
+
+    def header(self, header: Header) -> None:
+        """Show what is measured on, and its ceilings."""
+        for line in header_lines(header):
+            self._console.print(line, markup=False, soft_wrap=True)
+
+    def skip(self, title: str) -> None:
+        """Count a group that the file has already."""
+        self._number += 1
+        self._console.print(f"{self._count()} {title}: in the file", markup=False, soft_wrap=True)
+        self._bars.update(self._task, completed=self._number)
+
+    def begin(self, title: str) -> None:
+        """Start a group."""
+        self._number += 1
+        self._began = time.perf_counter()
+        self._bars.update(self._task, description=f"{self._count()} {title}", left=self._left())
+
+    def share(self, share: float) -> None:
+        """Show how much of its time limit a group has spent."""
+        self._bars.update(self._task, completed=self._number - 1 + share, left=self._left())
+
+    def finish(self, rows: Sequence[Row], ceilings: Ceilings) -> None:
+        """Say what came out of a group."""
+        seconds = time.perf_counter() - self._began
+        self._spent += seconds
+        self._measured += 1
+        title = f"{self._count()} {rows[0].label} {rows[0].direction}" if rows else self._count()
+        texts = [f"{row.name} {_brief(row, ceilings)}" for row in rows]
+        left = "" if self._bars.disable is False else f"; {self._left()}"
+        line = f"{title}: {', '.join(texts)} ({seconds:.0f} s{left})"
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def _count(self) -> str:
+        return f"{self._number:{len(str(self._groups))}}/{self._groups}"
+
+    def _left(self) -> str:
+        """Estimate the time left from the groups measured so far."""
+        if not self._measured:
+            return "time left not known yet"
+        current = time.perf_counter() - self._began if self._began else 0.0
+        a_group = self._spent / self._measured
+        seconds = max(a_group * (self._groups - self._number + 1) - min(current, a_group), 0)
+        if self._number == self._groups and current > a_group:
+            seconds = 0
+        return f"about {_duration(seconds)} left"
+
+
+def header_lines(header: Header) -> list[str]:
+    """Return what a file says of machine and ceilings, for a person."""
+    ceilings = header.ceilings
+    commit = f"commit {header.commit[:8]}" if header.commit else "commit unknown"
+    peak = f", data sheet {si(ceilings.peak, 'FLOP/s')}" if ceilings.peak else ""
+    return [
+        f"{header.machine['name']}, {header.threads} threads, {header.date}, {commit}"
+        + (" with changes" if header.dirty else "")
+        + "".join(f", {name} {version}" for name, version in header.software.items()),
+        f"ceilings measured: copy {si(ceilings.copy, 'B/s')}, read {si(ceilings.read, 'B/s')}, "
+        f"float32 GEMM {si(ceilings.gemm, 'FLOP/s')}{peak}; an empty launch takes "
+        f"{time_text(ceilings.launch_s)}",
+    ]
+
+
+def show(rows: Sequence[Row], ceilings: Ceilings, path: Path | None) -> None:
+    """Print the table, what was not timed, and what to do next."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PIPE_COLUMNS)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("shape", "pass", "kernel"):
+        table.add_column(title, overflow="fold")
+    for title in ("cold", "±", "hot", "FLOP/s", "of GEMM", "B/s", "of copy"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for title in ("bound by", "best peer / it", "worst"):
+        table.add_column(title, no_wrap=True)
+    before: tuple[str, str] | None = None
+    for row in rows:
+        if row.cold is None and row.hot is None:
+            continue
+        at = row.label, row.direction
+        table.add_row(*(at if at != before else ("", "")), row.name, *_cells(row, ceilings))
+        before = at
+    if table.row_count:
+        console.print(table)
+        console.print(
+            "cold: caches overwritten before; ±: half of the median's 95 % interval; the rates are "
+            "the cold ones; worst: the largest error as a share of its bound",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+    for line in remarks(rows, ceilings):
+        console.print(line, markup=False, soft_wrap=True)
+    if path is not None:
+        console.print(
+            f"written to {path}; python -m profiling report {path}", markup=False, soft_wrap=True
+        )
+
+
+def remarks(rows: Sequence[Row], ceilings: Ceilings) -> list[str]:
+    """Return a line for everything that is not as it should be."""
+    found = []
+    for row in rows:
+        name = f"{row.label} {row.direction} {row.name}"
+        if row.status != "timed":
+            found.append(f"{row.status.upper()} {name}: {row.reason}")
+            continue
+        if row.reason:
+            found.append(f"NOTE {name}: {row.reason}")
+        for state, timing in timings(row):
+            if not timing.stable:
+                found.append(f"UNSTABLE {name}, {state}: {timing.unstable_because}")
+            stands = roofline.standing(row, timing, ceilings, cold=state == "cold")
+            if stands.impossible:
+                found.append(f"IMPOSSIBLE {name}, {state}: {stands.impossible}")
+        if row.after.throttled:
+            found.append(f"THROTTLED {name}: {', '.join(row.after.throttled)}")
+    return found
+
+
+def records(rows: Sequence[Row], ceilings: Ceilings) -> list[dict[str, Any]]:
+    """Return rows as a program reads them: without samples, with rates and verdicts."""
+    found = []
+    for row in rows:
+        record: dict[str, Any] = msgspec.to_builtins(row)
+        for state, timing in timings(row):
+            stands = roofline.standing(row, timing, ceilings, cold=state == "cold")
+            del record[state]["samples_s"]
+            record[state] |= {"samples": len(timing.samples_s), **stands._asdict()}
+        found.append(record)
+    return found
+
+
+def timings(row: Row) -> list[tuple[str, Timing]]:
+    """Return a row's timings by state."""
+    states = (("cold", row.cold), ("hot", row.hot))
+    return [(state, timing) for state, timing in states if timing is not None]
+
+
+def best_ratio(row: Row, state: str = "cold") -> Ratio | None:
+    """Return the ratio to the fastest of the peers, or None where there was none."""
+    return min((r for r in row.ratios if r.state == state), key=lambda r: r.median, default=None)
+
+
+def si(value: float, unit: str) -> str:
+    """Return a figure with three digits and its unit's prefix."""
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def time_text(seconds: float) -> str:
+    """Return a time with three digits and its unit."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size:
+            value = seconds / size
+            return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
+
+
+def _cells(row: Row, ceilings: Ceilings) -> list[str]:
+    timing = row.cold or row.hot
+    if timing is None:
+        return []
+    stands = roofline.standing(row, timing, ceilings, cold=row.cold is not None)
+    half = (timing.high_s - timing.low_s) / 2 / timing.median_s
+    ratio = best_ratio(row)
+    return [
+        f"{time_text(row.cold.median_s)}{_mark(row.cold)}" if row.cold else "",
+        f"{half:.1%}",
+        f"{time_text(row.hot.median_s)}{_mark(row.hot)}" if row.hot else "",
+        si(stands.flops_per_s, ""),
+        f"{stands.of_gemm:.0%}",
+        si(stands.bytes_per_s, ""),
+        f"{stands.of_copy:.0%}",
+        stands.bound + (" IMPOSSIBLE" if stands.impossible else ""),
+        f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) {ratio.peer}" if ratio else "",
+        f"{row.check.worst:.2f}" if row.check else "",
+    ]
+
+
+def _mark(timing: Timing) -> str:
+    return "" if timing.stable else "?"
+
+
+def _brief(row: Row, ceilings: Ceilings) -> str:
+    if row.status != "timed" or row.cold is None:
+        return row.status
+    return time_text(row.cold.median_s) + _mark(row.cold)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,137 @@
+"""What this device can do, measured on it: a large copy, a large read, a large matrix product.
+
+A share of a data sheet's figure says little about a kernel: no program reaches the data sheet. The
+ceilings are what simple programs reach here, today, with these clocks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from profiling import sensors
+from profiling.clock_cpu import CpuClock, last_cache_bytes
+from profiling.result_file import Ceilings
+from profiling.timing import Clock, Policy, Subject, measure
+
+POLICY = Policy(min_seconds=0.3, max_seconds=3.0)
+GEMM_CPU, GEMM_GPU = 2048, 8192
+# Arrays of several times the last cache, and no more of the memory than that.
+CACHES = 4
+LARGEST_ARRAY = 2 << 30
+BLOCK = 256
+
+# Float32 multiply-adds of one multiprocessor in a clock, by compute capability: the CUDA C++
+# Programming Guide's table of arithmetic throughput.
+FMA_PER_CLOCK = {
+    "7.0": 64, "7.2": 64, "7.5": 64, "8.0": 64, "8.6": 128, "8.7": 128, "8.9": 128,
+    "9.0": 128, "10.0": 128, "10.3": 128, "11.0": 128, "12.0": 128, "12.1": 128,
+}  # fmt: skip
+
+
+def measure_cpu() -> Ceilings:
+    """Return the host's ceilings with the threads that Numba and BLAS are set to now."""
+    import numba
+
+    cache = last_cache_bytes()
+    count = min(max(CACHES * cache, 64 << 20), LARGEST_ARRAY) // 4
+    source, target = np.ones(count, np.float32), np.zeros(count, np.float32)
+    parts = numba.get_num_threads()
+
+    @numba.njit(parallel=True)
+    def copy(source: Any, target: Any) -> None:
+        for part in numba.prange(parts):
+            begin, end = part * source.size // parts, (part + 1) * source.size // parts
+            target[begin:end] = source[begin:end]
+
+    @numba.njit(parallel=True, fastmath=True)
+    def read(source: Any, sums: Any) -> None:
+        for part in numba.prange(parts):
+            begin, end = part * source.size // parts, (part + 1) * source.size // parts
+            total = np.float32(0)
+            for i in range(begin, end):
+                total += source[i]
+            sums[part] = total
+
+    @numba.njit(parallel=True)
+    def empty(sums: Any) -> None:
+        for part in numba.prange(parts):
+            sums[part] = 0
+
+    sums = np.zeros(parts, np.float32)
+    a, b, c = _matrices(np, GEMM_CPU)
+    subjects = [
+        Subject("copy", lambda _: copy(source, target)),
+        Subject("read", lambda _: read(source, sums)),
+        Subject("gemm", lambda _: np.matmul(a, b, out=c)),
+        Subject("empty", lambda _: empty(sums)),
+    ]
+    return _ceilings(subjects, CpuClock(), source.nbytes, GEMM_CPU, None, cache)
+
+
+def measure_gpu() -> Ceilings:
+    """Return the ceilings of CuPy's current GPU."""
+    import cupy
+
+    from profiling.clock_gpu import GpuClock, l2_bytes, source
+
+    cache = l2_bytes()
+    free, _ = cupy.cuda.Device().mem_info
+    count = min(LARGEST_ARRAY, free // 8) // 16 * 4
+    values, target = cupy.ones(count, np.float32), cupy.zeros(count, np.float32)
+    blocks = 16 * _properties()["multiProcessorCount"]
+    sums = cupy.zeros(blocks, np.float32)
+    size = GEMM_GPU if free > 16 * GEMM_GPU**2 else GEMM_CPU
+    a, b, c = _matrices(cupy, size)
+    read, empty = source.kernel("read_all", like=values), source.kernel("empty", like=values)
+    vectors = np.int64(count // 4)
+    subjects = [
+        Subject("copy", lambda _: cupy.copyto(target, values)),
+        Subject("read", lambda _: read((blocks,), (BLOCK,), (values, sums, vectors))),
+        Subject("gemm", lambda _: cupy.matmul(a, b, out=c), capturable=False),
+        Subject("empty", lambda _: empty((1,), (1,), ())),
+    ]
+    return _ceilings(subjects, GpuClock(), values.nbytes, size, peak_flops(), cache)
+
+
+def peak_flops() -> float | None:
+    """Return the current GPU's float32 rate at its highest clock, or None where not known.
+
+    Source: multiply-adds a clock and multiprocessor from the CUDA C++ Programming Guide, times the
+    multiprocessors, times the highest clock that NVML gives.
+    """
+    properties = _properties()
+    fma = FMA_PER_CLOCK.get(f"{properties['major']}.{properties['minor']}")
+    clock = sensors.max_sm_clock_mhz()
+    if fma is None or clock is None:
+        return None
+    return 2.0 * fma * properties["multiProcessorCount"] * clock * 1e6
+
+
+def _ceilings(
+    subjects: list[Subject],
+    clock: Clock,
+    nbytes: int,
+    size: int,
+    peak: float | None,
+    cache: int,
+) -> Ceilings:
+    # Arrays of several caches are cold whatever was there before.
+    timings = [by_state["hot"] for by_state in measure(subjects, clock, POLICY, ("hot",))]
+    copy, read, gemm, empty = (timing.median_s for timing in timings)
+    return Ceilings(2 * nbytes / copy, nbytes / read, 2 * size**3 / gemm, peak, empty, cache)
+
+
+def _matrices(xp: Any, size: int) -> tuple[Any, Any, Any]:
+    # Random, not zeros: a product of zeros draws less power, and runs faster.
+    rng = np.random.default_rng(0)
+    a, b = (xp.asarray(rng.standard_normal((size, size), dtype=np.float32)) for _ in range(2))
+    return a, b, xp.empty((size, size), np.float32)
+
+
+def _properties() -> dict[str, Any]:
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    return dict(runtime.getDeviceProperties(runtime.getDevice()))
