@@ -1,10 +1,14 @@
-"""What every test may rely on: --require-gpu, --slow, and the two places an array can live."""
+"""What every test may rely on: --require-gpu, --slow, the two places of an array, a browser."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -73,3 +77,49 @@ def _skip_is_failure(config: pytest.Config, report, wants_gpu: bool):
 def xp(request: pytest.FixtureRequest) -> ModuleType:
     """The module of the arrays: the test runs on the host, and on a GPU where there is one."""
     return pytest.importorskip(request.param)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, driven by Playwright: the distribution's, or Playwright's own."""
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed (make test installs it)"
+    )
+    with sync_api.sync_playwright() as playwright:
+        names = ("chromium", "chromium-browser", "google-chrome")
+        own = playwright.chromium.executable_path
+        found = [shutil.which(name) for name in names] + [own if Path(own).exists() else None]
+        path = next(filter(None, found), None)
+        if path is None:
+            pytest.skip("no Chromium: apt install chromium, or python -m playwright install")
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a file in the browser; at the end it must have asked for nothing else nor complained.
+
+    ``open_page(path, width=1200, color_scheme="light")`` returns Playwright's page.
+    """
+    contexts, complaints, requests = [], [], []
+
+    def open_(path: Path, width: int = 1200, color_scheme: str = "light") -> Any:
+        viewport = {"width": width, "height": 900}
+        context = browser.new_context(viewport=viewport, color_scheme=color_scheme)
+        contexts.append(context)
+        context.on("request", lambda request: requests.append(request.url))
+        page = context.new_page()
+        page.on("console", lambda said: complaints.append(said.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    asked = [url for url in requests if not url.startswith(("file:", "data:", "blob:"))]
+    assert asked == []
