@@ -46,7 +46,7 @@ def show(
     for warning in warnings:
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     if found.compared:
-        console.print(_rows(found.compared))
+        _print_rows(console, found.compared)
         console.print(_means(found))
     _legend(console, found.compared, smallest)
     _list(console, "only in A", (_name(row) for row in found.only_a))
@@ -62,39 +62,51 @@ def show(
     _list(console, f"REGRESSION, past {100 * tolerance:g} %", regressions, "bold red")
 
 
-def _rows(compared: list[Compared]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("shape", overflow="fold")
-    for column in ("A", "B", "B/A", "95 % interval"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+def _print_rows(console: Console, compared: list[Compared]) -> None:
+    """Print a title and a table for each pass of each kernel, with columns in the same places."""
     states = {one.state for one in compared}
-    title = None
+    groups: dict[str, list[Compared]] = {}
     for one in compared:
-        row, change = one.row, one.change
         state = f", {one.state}" if len(states) > 1 else ""
-        if title != (title := f"{row.operation} {row.name} {row.direction}{state}"):
-            table.add_row(Text(title, "bold"))
-        marks = "*" * one.measured.unstable + "?" * change.few
-        marks += "=" * (one.same_source and change.verdict != "same")
-        table.add_row(
-            f"  {row.label}",
-            _time(change.before_s),
-            _time(change.after_s),
-            f"{change.ratio:.3f}",
-            f"{change.low:.3f} to {change.high:.3f}",
-            Text(f"{change.verdict} {marks}".rstrip(), COLOURS[change.verdict]),
-        )
+        title = f"{one.row.operation} {one.row.name} {one.row.direction}{state}"
+        groups.setdefault(title, []).append(one)
+    console.print(_table())
+    for title, group in groups.items():
+        console.print(title, style="bold")
+        table = _table(header=False)
+        for one in group:
+            change = one.change
+            marks = "*" * one.measured.unstable + "?" * change.few
+            marks += "=" * (one.same_source and change.verdict != "same")
+            table.add_row(
+                f"  {one.row.label}",
+                _time(change.before_s),
+                _time(change.after_s),
+                _ratio(change.ratio),
+                f"{_ratio(change.low)} to {_ratio(change.high)}",
+                Text(f"{change.verdict} {marks}".rstrip(), COLOURS[change.verdict]),
+            )
+        console.print(table)
+
+
+def _table(header: bool = True) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=header)
+    table.add_column("  shape", overflow="fold", width=24)
+    for name, width in (("A", 8), ("B", 8), ("B/A", 5), ("95 % interval", 14)):
+        table.add_column(name, justify="right", width=width)
+    table.add_column("verdict", width=10)
     return table
 
 
 def _means(found: Comparison) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("geometric mean of B/A", overflow="fold")
-    for column in ("rows", "B/A", "95 % interval"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("geometric mean of B/A", overflow="fold", width=24)
+    for name, width in (("", 8), ("rows", 8), ("B/A", 5), ("95 % interval", 14)):
+        table.add_column(name, justify="right", width=width)
     for name, count, (ratio, low, high) in means(found):
-        table.add_row(f"  {name}", str(count), f"{ratio:.3f}", f"{low:.3f} to {high:.3f}")
+        table.add_row(
+            f"  {name}", "", str(count), _ratio(ratio), f"{_ratio(low)} to {_ratio(high)}"
+        )
     return table
 
 
@@ -125,6 +137,10 @@ def _list(console: Console, title: str, items: Iterable[str], style: str = "") -
 
 def _name(row: Row) -> str:
     return f"{row.operation} {row.name} {row.direction}, {row.label}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.3f}" if value < 10 else f"{value:.3g}"
 
 
 def _time(seconds: float) -> str:

@@ -26,8 +26,8 @@ from profiling import intervals
 
 CONFIDENCE = 0.95
 FALSE_DISCOVERIES = 0.05
-# The scatter of fewer other rows says next to nothing.
-LEAST_OTHERS = 4
+# The scatter of fewer other rows says nothing; of so few it says little, which Student knows.
+LEAST_OTHERS = 2
 # The smallest and the largest of fewer samples hold the median less than 95 times in 100.
 LEAST_SAMPLES = 6
 # A within-run interval rests on six blocks at least, and mostly on more.
