@@ -26,8 +26,10 @@ from profiling import intervals
 
 CONFIDENCE = 0.95
 FALSE_DISCOVERIES = 0.05
-# The scatter of fewer other rows says nothing; of so few it says little, which Student knows.
-LEAST_OTHERS = 2
+# The scatter of fewer other rows says next to nothing.
+LEAST_OTHERS = 3
+# A scatter of the others that the samples alone would show so often is taken for theirs.
+BY_CHANCE = 0.1
 # The smallest and the largest of fewer samples hold the median less than 95 times in 100.
 LEAST_SAMPLES = 6
 # A within-run interval rests on six blocks at least, and mostly on more.
@@ -105,8 +107,9 @@ def judge(rows: list[Measured], smallest: float) -> list[Change]:
         else:
             between, freedom = _between_rows(np.delete(ratios, i), np.delete(within, i, axis=0))
             down, up = np.hypot(within[i], between)
-        if row.unstable:
-            down, up = max(down, quarters := _between_quarters(row)), max(up, quarters)
+        if row.unstable and (quarters := _between_quarters(row)) > min(down, up):
+            down, up = max(down, quarters), max(up, quarters)
+            between, freedom = quarters, QUARTERS - 1
         few = min(map(len, row.before + row.after)) < LEAST_SAMPLES
         p = _chance(abs(ratio) - margin, down if ratio > 0 else up, between, freedom)
         levels = _level(row.before), _level(row.after)
@@ -184,16 +187,18 @@ def _between_rows(others: np.ndarray, within: np.ndarray) -> tuple[float, int]:
     """Return half the interval by what the other rows' ratios scatter beyond their own errors.
 
     The scatter is taken from the median of the distances to the median, so that a few rows that
-    did change do not hide the next.
+    did change do not hide the next. Where the samples may well explain all of it, it is not used:
+    Student's factor for so few rows would make much of nothing.
     """
     if len(others) < LEAST_OTHERS:
         return 0.0, WITHIN_FREEDOM
     freedom = len(others) - 1
     distances = np.abs(others - np.median(others))
     scatter = 1.4826 * float(np.median(distances)) * len(others) / (len(others) - 0.8)
-    errors = within.mean(axis=1) / _quantile(WITHIN_FREEDOM)
-    beyond = math.sqrt(max(0.0, scatter**2 - float(np.median(errors)) ** 2))
-    return _quantile(freedom) * beyond, freedom
+    explained = float(np.median(within.mean(axis=1))) / _quantile(WITHIN_FREEDOM)
+    if scatter**2 <= explained**2 * special.chdtri(freedom, BY_CHANCE) / freedom:
+        return 0.0, WITHIN_FREEDOM
+    return _quantile(freedom) * math.sqrt(scatter**2 - explained**2), freedom
 
 
 def _between_quarters(row: Measured) -> float:
