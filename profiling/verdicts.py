@@ -26,10 +26,10 @@ from profiling import intervals
 
 CONFIDENCE = 0.95
 FALSE_DISCOVERIES = 0.05
-# The scatter of fewer other rows says next to nothing.
-LEAST_OTHERS = 3
+# Of one other row there is no scatter to see.
+LEAST_OTHERS = 2
 # A scatter of the others that the samples alone would show so often is taken for theirs.
-BY_CHANCE = 0.1
+BY_CHANCE = 0.05
 # The smallest and the largest of fewer samples hold the median less than 95 times in 100.
 LEAST_SAMPLES = 6
 # A within-run interval rests on six blocks at least, and mostly on more.

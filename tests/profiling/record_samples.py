@@ -8,6 +8,7 @@ Through the second half another process takes a core for one second in four. The
 in one thread, the pooling in two, which is the noisier.
 """
 
+import atexit
 import subprocess
 import sys
 import time
@@ -59,7 +60,7 @@ def main():
         launch()
     for number in range(ROUNDS):
         if number == ROUNDS // 2:
-            load = subprocess.Popen([sys.executable, "-c", LOAD])
+            atexit.register(subprocess.Popen([sys.executable, "-c", LOAD]).kill)
         for row, launch in zip(nanoseconds[number], timed.values(), strict=True):
             numba.set_num_threads(2 if launch is timed["pool1 forward"] else 1)
             for i in range(SAMPLES):
@@ -69,8 +70,6 @@ def main():
                 row[i] = time.perf_counter_ns() - begin
         print(number, np.median(nanoseconds[number], axis=1).astype(int), flush=True)
         time.sleep(BETWEEN_ROUNDS_S)
-    load.kill()
-    load.wait()
     np.savez_compressed(TO, nanoseconds=nanoseconds, names=np.array(list(timed)))
     print(TO, TO.stat().st_size, "bytes")
 

@@ -142,7 +142,7 @@ def test_a_row_that_did_not_settle_needs_more_than_its_own_drift():
     rng = np.random.default_rng(7)
     drift = np.linspace(1, 1.3, 400)
     steady = [verdicts.Measured([quiet(rng, 400)], [quiet(rng, 400)]) for _ in range(5)]
-    for factor, verdict in ((1.1, "same"), (2.0, "slower")):
+    for factor, verdict in ((1.1, "same"), (3.0, "slower")):
         row = verdicts.Measured([drift * quiet(rng, 400)], [factor * drift * quiet(rng, 400)], True)
         assert verdicts.judge([row, *steady], SMALLEST)[0].verdict == verdict
 
