@@ -6,9 +6,10 @@ it does not move all rows alike: of one run a side nobody can tell that from a c
 kernel. Where it matters run both in turns, A B A B A B, and give all files: --also-a, --also-b.
 
 A row is the same unless its whole interval lies beyond --smallest, and stays so when all rows are
-judged together: of the rows called different one in twenty at most is so by chance, in the mean of
-many comparisons. A row that the benchmark could not settle is marked; its interval is widened by what its quarters differ. The exit
-status is 1 if a row's interval lies above 1 + --tolerance, or if a row that A timed failed in B.
+judged together: of the rows called different one in twenty is so by chance, on average. A row that
+the benchmark could not settle is marked; its interval is widened by what its quarters differ. The
+exit status is 1 if a row's interval lies above 1 + --tolerance, or if a row that A timed failed in
+B.
 """
 
 from __future__ import annotations
