@@ -11,11 +11,12 @@ RUN := $(VENV)/bin/python
 # What `make train` trains: hand-written CUDA C, on the GPU or through the emulator.
 TRAIN ?= --data digits --conv naive --pool max --epochs 8 --batch-size 8 --lr 0.01 --target-accuracy 0.98
 
-CUDA_FILES = $(shell find kernels tests -name '*.cu' -o -name '*.cuh' -o -name '*.hpp' -o -name '*.cpp')
+CUDA_FILES = $(shell find kernels profiling tests -name '*.cu' -o -name '*.cuh' -o -name '*.hpp' \
+  -o -name '*.cpp' -o -name '*.c')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all gpu check format compare-torch bench-emulator clean FORCE
+.PHONY: help train test test-all gpu doctor bench check format compare-torch bench-emulator clean FORCE
 
 help:  ## list the commands
 	@awk -F ':.*##  *' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,14 +30,28 @@ test: $(VENV)/with-test  ## run the tests, but for the slow ones
 test-all: $(VENV)/with-test  ## run all the tests
 	$(RUN) -m pytest -n auto --slow
 
-# On a CUDA machine without a network: make gpu PYTHON=python3 uses that environment as it is.
+doctor: $(VENV)/with-nothing  ## what this machine has, lacks, and how to mend it
+	$(RUN) -m profiling doctor
+
+# BENCH="--suite vgg -o vgg.jsonl", for instance.
+bench: $(VENV)/with-compare  ## time the kernels beside PyTorch: checked, cold and hot
+	$(RUN) -m profiling bench $(BENCH)
+
+# Every kernel checked and recorded, then timed (two of LeNet's batch sizes, some minutes), then
+# LeNet trained. On a CUDA machine without a network, make gpu PYTHON=python3 uses that environment
+# as it is.
+GPU_BENCH ?= --suite lenet --batch 256:8192:x32
+GPU_RESULTS := profiling/results/bench-$(shell date -u +%Y%m%d-%H%M%S).jsonl
 ifeq ($(origin PYTHON),command line)
+GPU_RUN := $(PYTHON)
 gpu:
-	$(PYTHON) -m profiling verify --place gpu
 else
-gpu: $(VENV)/with-test  ## check every kernel on this GPU and record it (PYTHON=python3: install nothing)
-	$(RUN) -m profiling verify --place gpu
+GPU_RUN := $(RUN)
+gpu: $(VENV)/with-test  ## check, time and train on this GPU, and keep the records (PYTHON=python3: install nothing)
 endif
+	$(GPU_RUN) -m profiling verify --place gpu
+	$(GPU_RUN) -m profiling bench --device gpu $(GPU_BENCH) -o $(GPU_RESULTS)
+	$(GPU_RUN) -m lenet train $(TRAIN) --device gpu
 
 check: $(VENV)/with-dev  ## lint, layout and types
 	$(RUN) -m ruff check

@@ -26,7 +26,7 @@ import numpy as np
 from numba import cuda
 from numba.cuda.simulator.kernel import FakeCUDAKernel
 
-from kernels import index_numba, place
+from kernels import index_numba, observe, place, ranges
 from kernels.emulator.cache import cache_directory
 from kernels.shapes import Conv2dShape, PoolShape
 from kernels.source import ROOT, KernelCompileError, Launch, launch_recorder
@@ -121,9 +121,13 @@ class NumbaSource:
             if problem := gpu_problem():
                 raise RuntimeError(f"{name}: got a CuPy array but {problem}")
             function = _on_gpu(self, name, like.dtype.name, items, like.device.id)
-            return functools.partial(_launch_on_gpu, function)
+            return observe.kernel(
+                functools.partial(_launch_on_gpu, function), name, "gpu", dict(items)
+            )
         function = _simulated(self, name, like.dtype.name, items)
-        return functools.partial(_simulate, function)
+        return observe.kernel(
+            functools.partial(_simulate, function), name, "simulator", dict(items)
+        )
 
     def kernels(self) -> list[str]:
         """Return the names of the file's kernels, in its order."""
@@ -359,7 +363,8 @@ def _as_if_on(capability: tuple[int, int]) -> Iterator[None]:
 def _compilation(source: NumbaSource, name: str) -> Iterator[None]:
     """Compile one at a time; a terminal sees a spinner when it takes long."""
     label = f"{source.path.relative_to(ROOT) if source.path.is_relative_to(ROOT) else source.path}"
-    with _one_compilation, _spinner(f"compiling {name} ({label})"):
+    text = f"compiling {name} ({label})"
+    with _one_compilation, ranges.span(text), _spinner(text):
         try:
             yield
         except numba.core.errors.NumbaError as error:

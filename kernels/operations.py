@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import checks, place, table, workspace
+from kernels import checks, place, ranges, table, workspace
 from kernels.shapes import Conv2dShape, PoolShape
 
 Array = Any  # numpy.ndarray or cupy.ndarray
@@ -398,7 +398,9 @@ def run(
     row: table.Row, direction: str, arrays: tuple[Array | None, ...], shape: Conv2dShape | PoolShape
 ) -> None:
     """Run one launcher of `row` on `arrays` (inputs, then outputs), with the workspace it wants."""
-    row.launcher(direction)(*arrays, shape, **workspace_for(row, direction, shape, arrays[0]))
+    extra = workspace_for(row, direction, shape, arrays[0])
+    with ranges.span(f"{row.operation} {direction} {row.name}"):
+        row.launcher(direction)(*arrays, shape, **extra)
 
 
 def workspace_for(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels import emulator, place
+from kernels import emulator, observe, place, ranges
 
 ROOT = Path(__file__).parent
 SCALARS = {"float32": "float", "float64": "double"}
@@ -73,8 +73,10 @@ class CudaSource:
         merged = {"SCALAR": SCALARS[like.dtype.name], **self.defines, **defines}
         items = tuple(sorted(merged.items()))
         if place.on_gpu(like):
-            return functools.partial(_launch, _on_gpu(self.path, items, name, like.device.id), NULL)
-        return functools.partial(_launch, _on_emulator(self.path, items, name), None)
+            function, null, where = _on_gpu(self.path, items, name, like.device.id), NULL, "gpu"
+        else:
+            function, null, where = _on_emulator(self.path, items, name), None, "emulator"
+        return observe.kernel(functools.partial(_launch, function, null), name, where, merged)
 
 
 class Launched(NamedTuple):
@@ -135,7 +137,8 @@ def _launch(
 
 @functools.cache
 def _on_emulator(path: Path, defines: tuple[tuple[str, Any], ...], name: str) -> Any:
-    module = emulator.load(path, defines=dict(defines), include_dirs=[ROOT])
+    with ranges.span(f"load {path.name} (emulator)"):  # compiled where the cache lacks it
+        module = emulator.load(path, defines=dict(defines), include_dirs=[ROOT])
     return module.get_function(name)
 
 
@@ -152,7 +155,8 @@ def _gpu_module(path: Path, defines: tuple[tuple[str, Any], ...]) -> Any:
     label, code = nvrtc_code(path)
     module = cupy.RawModule(code=code, options=nvrtc_options(defines))
     try:
-        module.compile()
+        with ranges.span(f"load {label} (NVRTC)"):
+            module.compile()
     except cupy.cuda.compiler.CompileException as error:
         raise KernelCompileError(f"{label}: NVRTC refused it:\n{error}") from error
     return module

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Measure the kernels, and say how far to trust the figures."""

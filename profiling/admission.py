@@ -7,6 +7,7 @@ of it, chosen so that the float64 judge takes about a second, is compared within
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,14 +72,14 @@ def judge(
         compare.judge(one[at], right, bound)
         for one, at, right, bound in zip(got, sample.outputs, want, bounds, strict=True)
     ]
+    worst = max(verdict.worst for verdict in verdicts)
     check = Check(
         sum(verdict.total for verdict in verdicts),
         sum(one.size for one in got),
-        max(verdict.worst for verdict in verdicts),
+        worst if math.isfinite(worst) else None,
     )
-    wrong = [str(verdict) for verdict in verdicts if not verdict.ok]
-    if not all(map(_written, got)):
-        wrong.append("some of the output was not written")
+    wrong = [] if all(map(_written, got)) else ["some of the output was not written"]
+    wrong += [str(verdict) for verdict in verdicts if not verdict.ok]
     return check, "\n".join(wrong)
 
 

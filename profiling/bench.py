@@ -21,7 +21,7 @@ from typing import Any
 
 from kernels import place, table
 from profiling import bench_table, machine, peers, suites
-from profiling.bench_group import Bench, Group
+from profiling.bench_group import Bench, ContextLostError, Group
 from profiling.result_file import SCHEMA, Ceilings, End, Header, ResultFileError, Writer, load
 from profiling.result_file import Group as Line
 from profiling.timing import STANDARD, Policy
@@ -92,6 +92,9 @@ def run(args: argparse.Namespace) -> int:
     except (BenchError, ResultFileError, suites.SuiteError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
+    except ContextLostError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -260,7 +263,7 @@ def _may_resume(begun: Any, plan: str) -> bool:
     """Tell whether there is something left to do; raise where it is not this file's to do."""
     if begun.header.plan != plan:
         raise BenchError(f"{begun.path} was begun with other options; --resume wants the same ones")
-    here = machine.describe(begun.header.place)
+    here = machine.describe("cpu" if begun.header.place == "cpu" else "gpu")
     if begun.header.machine["name"] != here["name"]:
         raise BenchError(
             f"{begun.path} was begun on {begun.header.machine['name']}, this is {here['name']}; "
@@ -282,12 +285,11 @@ def _header(
     against: list[str],
 ) -> Header:
     about = machine.describe(where)
-    if where == "gpu" and machine.is_test_double():
-        about["name"] = "test double, not a GPU"
+    at: Any = "test double" if where == "gpu" and machine.is_test_double() else where
     commit, dirty = machine.commit()
     software = {name: str(about[name]) for name in ("numpy", "numba", "cupy") if name in about}
     return Header(
-        SCHEMA, "gpu" if where == "gpu" else "cpu", about, machine.today(), commit, dirty, threads,
+        SCHEMA, at, about, machine.today(), commit, dirty, threads,
         asked + ["--shape"] * bool(args.shape), groups, plan, _ceilings(where),
         software | {name: peers.version(name) for name in against},
     )  # fmt: skip

@@ -147,6 +147,8 @@ class Bench:
                 launch(0)
                 got = tensors.fetch()
         except Exception as error:  # whatever a kernel does, it is that kernel's row
+            if self.where == "gpu":
+                _check_context(row, group, error)
             if _is_out_of_memory(error):
                 return dataclasses.replace(entry, status="skipped", reason=_first_line(error))
             reason = f"{type(error).__name__}: {_first_line(error)}"
@@ -196,7 +198,8 @@ class Bench:
         work = roofline.work(kernel, case.operation, group.direction, case.shape)
         timings = timings or {}
         return Row(
-            operation=cast(Any, case.operation), name=entry.name, direction=cast(Any, group.direction),
+            operation=cast(Any, case.operation), name=entry.name,
+            direction=cast(Any, group.direction),
             kind="kernel" if kernel else "peer", language=entry.language,
             label=case.label, group=case.group, shape=case.shape._asdict(),
             dtype="float32", precision="fp32",
@@ -211,6 +214,23 @@ class Bench:
 
 def _launch(launcher: Any, tensors: buffers.Buffers, shape: Any, extra: Any, number: int) -> None:
     launcher(*tensors.inputs[number], *tensors.outputs[number], shape, **extra)
+
+
+class ContextLostError(RuntimeError):
+    """A kernel that broke the GPU's context: nothing runs in this process any more."""
+
+
+def _check_context(row: table.Row, group: Group, error: Exception) -> None:
+    import cupy
+
+    try:
+        cupy.cuda.runtime.deviceSynchronize()
+    except Exception:
+        raise ContextLostError(
+            f"{row.name} broke the GPU's context on {group.title}: {_first_line(error)}; what was "
+            "measured before is in the file; leave the kernel out, or: python -m kernels check "
+            f"{row.name}"
+        ) from error
 
 
 def _ratios(

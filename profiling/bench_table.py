@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from rich.table import Table
 from profiling import roofline
 from profiling.result_file import Ceilings, Header, Ratio, Row, Timing
 
-PIPE_COLUMNS = 150
+PIPE_COLUMNS = 120
 
 
 class Progress:
@@ -121,37 +122,43 @@ def header_lines(header: Header) -> list[str]:
 
 
 def show(rows: Sequence[Row], ceilings: Ceilings, path: Path | None) -> None:
-    """Print the table, what was not timed, and what to do next."""
+    """Print a table for every group, what was not timed, and what to do next."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PIPE_COLUMNS)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("shape", "pass", "kernel"):
-        table.add_column(title, overflow="fold")
-    for title in ("cold", "±", "hot", "FLOP/s", "of GEMM", "B/s", "of copy"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for title in ("bound by", "best peer / it", "worst"):
-        table.add_column(title, no_wrap=True)
-    before: tuple[str, str] | None = None
-    for row in rows:
-        if row.cold is None and row.hot is None:
+
+    def line(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False, soft_wrap=True)
+
+    for group in _groups(rows):
+        timed = [row for row in group if timings(row)]
+        if not timed:
             continue
-        at = row.label, row.direction
-        table.add_row(*(at if at != before else ("", "")), row.name, *_cells(row, ceilings))
-        before = at
-    if table.row_count:
+        peer = next((ratio.peer for row in timed if (ratio := best_ratio(row))), None)
+        against = f", fastest peer {peer}" if peer else ""
+        line(f"{timed[0].label} {timed[0].direction}{against}", "bold")
+        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=True)
+        table.add_column("  kernel", min_width=28, no_wrap=True)
+        for title, width in (("cold", 9), ("±", 6), ("hot", 9), ("rate", 13), ("of ceiling", 10)):
+            table.add_column(title, justify="right", min_width=width, no_wrap=True)
+        table.add_column("bound", min_width=7, no_wrap=True)
+        table.add_column("peer / it" if peer else "", no_wrap=True)
+        for row in timed:
+            table.add_row(f"  {row.name}", *_cells(row, ceilings))
         console.print(table)
-        console.print(
-            "cold: caches overwritten before; ±: half of the median's 95 % interval; the rates are "
-            "the cold ones; worst: the largest error as a share of its bound",
-            markup=False, soft_wrap=True,
-        )  # fmt: skip
-    for line in remarks(rows, ceilings):
-        console.print(line, markup=False, soft_wrap=True)
-    if path is not None:
-        console.print(
-            f"written to {path}; python -m profiling report {path}", markup=False, soft_wrap=True
+    if any(timings(row) for row in rows):
+        line(
+            "cold: with the caches overwritten before; ±: half of the median's 95 % interval; "
+            "?: not settled; rate and share are the cold ones, of the measured ceiling that binds"
         )
+    for remark in remarks(rows, ceilings):
+        line(remark)
+    if path is not None:
+        line(f"written to {path}; python -m profiling report {path}")
+
+
+def _groups(rows: Sequence[Row]) -> list[list[Row]]:
+    return [list(group) for _, group in itertools.groupby(rows, lambda row: row.key[:3])]
 
 
 def remarks(rows: Sequence[Row], ceilings: Ceilings) -> list[str]:
@@ -164,9 +171,10 @@ def remarks(rows: Sequence[Row], ceilings: Ceilings) -> list[str]:
             continue
         if row.reason:
             found.append(f"NOTE {name}: {row.reason}")
+        unstable = [f"{s}: {t.unstable_because}" for s, t in timings(row) if not t.stable]
+        if unstable:
+            found.append(f"UNSTABLE {name}, {'; '.join(unstable)}")
         for state, timing in timings(row):
-            if not timing.stable:
-                found.append(f"UNSTABLE {name}, {state}: {timing.unstable_because}")
             stands = roofline.standing(row, timing, ceilings, cold=state == "cold")
             if stands.impossible:
                 found.append(f"IMPOSSIBLE {name}, {state}: {stands.impossible}")
@@ -223,17 +231,16 @@ def _cells(row: Row, ceilings: Ceilings) -> list[str]:
     stands = roofline.standing(row, timing, ceilings, cold=row.cold is not None)
     half = (timing.high_s - timing.low_s) / 2 / timing.median_s
     ratio = best_ratio(row)
+    compute = row.least_flops / ceilings.gemm >= row.least_bytes / ceilings.copy
+    rate = si(stands.flops_per_s, "FLOP/s") if compute else si(stands.bytes_per_s, "B/s")
     return [
         f"{time_text(row.cold.median_s)}{_mark(row.cold)}" if row.cold else "",
-        f"{half:.1%}",
+        f"{half:.1%}" if half < 1 else f"{half:.0%}",
         f"{time_text(row.hot.median_s)}{_mark(row.hot)}" if row.hot else "",
-        si(stands.flops_per_s, ""),
-        f"{stands.of_gemm:.0%}",
-        si(stands.bytes_per_s, ""),
-        f"{stands.of_copy:.0%}",
-        stands.bound + (" IMPOSSIBLE" if stands.impossible else ""),
-        f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) {ratio.peer}" if ratio else "",
-        f"{row.check.worst:.2f}" if row.check else "",
+        rate if row.kind == "kernel" else "",
+        f"{stands.of_gemm if compute else stands.of_copy:.1%}" if row.kind == "kernel" else "",
+        ("IMPOSSIBLE" if stands.impossible else stands.bound) if row.kind == "kernel" else "",
+        f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else "",
     ]
 
 

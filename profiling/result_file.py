@@ -59,7 +59,7 @@ class Header(msgspec.Struct, frozen=True, tag="header", tag_field="line"):
     schema
         `SCHEMA`; another one is refused.
     place
-        Where the kernels ran.
+        Where the kernels ran; the tests' double of a GPU is none.
     machine
         As `profiling.machine.describe` gives it.
     date
@@ -81,7 +81,7 @@ class Header(msgspec.Struct, frozen=True, tag="header", tag_field="line"):
     """
 
     schema: str
-    place: Literal["cpu", "gpu"]
+    place: Literal["cpu", "gpu", "test double"]
     machine: dict[str, Any]
     date: str
     commit: str | None
@@ -150,12 +150,12 @@ class Check(msgspec.Struct, frozen=True):
     elements, total
         Output elements that were compared with the judge, and all there are.
     worst
-        Largest error as a share of its bound.
+        Largest error as a share of its bound; None where an element is no number.
     """
 
     elements: int
     total: int
-    worst: float
+    worst: float | None
 
 
 class Ratio(msgspec.Struct, frozen=True):
@@ -419,7 +419,7 @@ def _decode(path: Path, number: int, line: bytes) -> Header | Group | End:
             raise ResultFileError(f"{path}: schema {schema!r}; expected {SCHEMA!r}")
     try:
         return _LINE.decode(line)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:  # msgspec's own are ValueErrors too
         raise ResultFileError(f"{path}, line {number}: {error}") from None
 
 
@@ -427,6 +427,6 @@ def _schema_of(line: bytes) -> Any:
     """Return what a first line says of its schema, before anything else is asked of it."""
     try:
         found = msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return None
     return found.get("schema") if isinstance(found, dict) else None

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import checks, place, workspace
+from kernels import checks, observe, place, workspace
 from kernels.conv2d.bias import backward_bias
 from kernels.shapes import Conv2dShape
 from kernels.source import CudaSource, ceil_div
@@ -26,7 +26,7 @@ def forward(
     x: Any, w: Any, b: Any, y: Any, shape: Conv2dShape, workspace: Any = None, kernels: Any = None
 ) -> None:  # fmt: skip
     """Write y (N,K,P,Q) from x (N,C,H,W), w (K,C,R,S) and b (K,) or None."""
-    matmul = place.array_module(x).matmul
+    matmul = _product(x)
     filters = w.reshape(shape.k, -1)
     if _is_gemm(shape):
         matmul(filters, _planes(x), out=_planes(y))
@@ -44,7 +44,7 @@ def backward_data(
     dy: Any, w: Any, dx: Any, shape: Conv2dShape, workspace: Any = None, kernels: Any = None
 ) -> None:  # fmt: skip
     """Write dx (N,C,H,W) from dy (N,K,P,Q) and w (K,C,R,S)."""
-    matmul = place.array_module(dy).matmul
+    matmul = _product(dy)
     filters = w.reshape(shape.k, -1)
     if _is_gemm(shape):
         matmul(filters.T, _planes(dy), out=_planes(dx))
@@ -61,7 +61,7 @@ def backward_filter(
     x: Any, dy: Any, dw: Any, shape: Conv2dShape, workspace: Any = None, kernels: Any = None
 ) -> None:  # fmt: skip
     """Write dw (K,C,R,S) from x (N,C,H,W) and dy (N,K,P,Q)."""
-    matmul = place.array_module(x).matmul
+    matmul = _product(x)
     total = dw.reshape(shape.k, -1)
     for first, images, columns, rows, partial in _slices(
         workspace, "backward_filter", shape, x.dtype
@@ -148,6 +148,10 @@ def _slices(
 def _planes(images: Any) -> Any:
     """View (N, C, H, W) as N matrices (C, H*W)."""
     return images.reshape(*images.shape[:2], -1)
+
+
+def _product(like: Any) -> Any:
+    return observe.product(place.array_module(like).matmul, "gpu" if place.on_gpu(like) else "cpu")
 
 
 def _launch(kernels: Any, name: str, elements: int, args: tuple[Any, ...]) -> None:

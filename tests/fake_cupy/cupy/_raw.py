@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import tempfile
@@ -68,7 +69,15 @@ class RawKernel:
             raise TypeError("grid and block must be tuples")
         if shared_mem > self.max_dynamic_shared_size_bytes:
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
-        self._function(grid, block, tuple(map(_argument, args)), shared_mem=shared_mem)
+        from cupy import cuda
+
+        run = functools.partial(
+            self._function, grid, block, tuple(map(_argument, args)), shared_mem=shared_mem
+        )
+        if cuda.captured is None:
+            run()
+        else:
+            cuda.captured.append(run)
 
 
 def _argument(value: Any) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 import types
+from collections.abc import Callable
 from typing import Any
 
 from cupy.cuda import compiler, runtime
 
-__all__ = ["Device", "Event", "Stream", "compiler", "get_current_stream", "runtime"]
+__all__ = ["Device", "Event", "Graph", "Stream", "compiler", "get_current_stream", "runtime"]
 
 
 class Device:
@@ -43,6 +44,31 @@ class Device:
         """Do nothing: a launch has ended when it returns."""
 
 
+captured: list[Callable[[], None]] | None = None  # while a stream is being captured
+
+
+def refuse_capture(what: str) -> None:
+    """Raise while a stream is captured: what a graph must not hold, or the double cannot record."""
+    if captured is not None:
+        raise NotImplementedError(f"{what} during stream capture is currently unsupported")
+
+
+class Graph:
+    """Launches that were captured; they happen when the graph is launched, and not before."""
+
+    def __init__(self, launches: list[Callable[[], None]]) -> None:
+        self._launches = launches
+
+    def launch(self, stream: Stream | None = None) -> None:
+        """Run them all."""
+        refuse_capture("launching a graph")
+        for launch in self._launches:
+            launch()
+
+    def upload(self, stream: Stream | None = None) -> None:
+        """Do nothing."""
+
+
 class Stream:
     """A stream on which everything has happened already."""
 
@@ -60,11 +86,31 @@ class Stream:
     def synchronize(self) -> None:
         """Do nothing."""
 
+    def is_capturing(self) -> bool:
+        """Return False: nothing can be captured."""
+        return False
+
     def record(self, event: Event | None = None) -> Event:
         """Record an event."""
         event = event or Event()
         event.record()
         return event
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        """Record launches from here on instead of running them."""
+        global captured
+        if self is Stream.null:
+            raise RuntimeError("cannot capture on the default stream")
+        refuse_capture("a second capture")
+        captured = []
+
+    def end_capture(self) -> Graph:
+        """Return what was recorded."""
+        global captured
+        if captured is None:
+            raise RuntimeError("end_capture without begin_capture")
+        captured, launches = None, captured
+        return Graph(launches)
 
 
 Stream.null = Stream()
@@ -74,10 +120,16 @@ class Event:
     """An event of the host's clock."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        self.at = 0.0
+        self.at: float | None = None
+
+    @property
+    def done(self) -> bool:
+        """True: what came before it has happened."""
+        return True
 
     def record(self, stream: Any = None) -> None:
         """Keep the time."""
+        refuse_capture("recording an event of the double")
         self.at = time.perf_counter()
 
     def synchronize(self) -> None:
@@ -86,6 +138,8 @@ class Event:
 
 def get_elapsed_time(start: Event, end: Event) -> float:
     """Return milliseconds."""
+    if start.at is None or end.at is None:
+        raise runtime.CUDARuntimeError("cudaErrorInvalidResourceHandle: an event is not recorded")
     return (end.at - start.at) * 1e3
 
 

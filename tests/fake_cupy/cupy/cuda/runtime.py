@@ -44,3 +44,17 @@ def driverGetVersion() -> int:  # noqa: N802
 
 def deviceSynchronize() -> None:  # noqa: N802
     """Do nothing: a launch has ended when it returns."""
+
+
+# Whether a profiler would see what is launched now; CuPy keeps no such thing.
+profiling = False
+
+
+def profilerStart() -> None:  # noqa: N802
+    """Note it."""
+    globals()["profiling"] = True
+
+
+def profilerStop() -> None:  # noqa: N802
+    """Note it."""
+    globals()["profiling"] = False
