@@ -35,6 +35,7 @@ LEAST_SAMPLES = 6
 # A within-run interval rests on six blocks at least, and mostly on more.
 WITHIN_FREEDOM = 10
 QUARTERS = 4
+QUARTERS_FREEDOM = 2 * (QUARTERS - 1)  # of both sides together
 
 
 class Measured(NamedTuple):
@@ -109,7 +110,7 @@ def judge(rows: list[Measured], smallest: float) -> list[Change]:
             down, up = np.hypot(within[i], between)
         if row.unstable and (quarters := _between_quarters(row)) > min(down, up):
             down, up = max(down, quarters), max(up, quarters)
-            between, freedom = quarters, QUARTERS - 1
+            between, freedom = quarters, QUARTERS_FREEDOM
         few = min(map(len, row.before + row.after)) < LEAST_SAMPLES
         p = _chance(abs(ratio) - margin, down if ratio > 0 else up, between, freedom)
         levels = _level(row.before), _level(row.after)
@@ -213,7 +214,7 @@ def _between_quarters(row: Measured) -> float:
             if len(run) > 1
         ]
         variance += float(np.mean(of_run)) if of_run else 0.0
-    return _quantile(QUARTERS - 1) * math.sqrt(variance)
+    return _quantile(QUARTERS_FREEDOM) * math.sqrt(variance)
 
 
 def _chance(beyond: float, half: float, between: float, freedom: int) -> float:
