@@ -8,6 +8,7 @@
 3
 """
 
+from lenet.checkpoint import Run
 from lenet.data import Dataset, load_data
 from lenet.device import Device
 from lenet.errors import LenetError
@@ -21,6 +22,7 @@ __all__ = [
     "Device",
     "LenetError",
     "Model",
+    "Run",
     "Trainer",
     "build_model",
     "choose_kernels",

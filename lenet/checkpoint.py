@@ -1,4 +1,4 @@
-"""The run folder: config.json, metrics.jsonl and checkpoint.safetensors, safe against a crash.
+"""The run folder: config.json, metrics.jsonl, checkpoint.safetensors and timing.json, crash-safe.
 
 A checkpoint is written beside the old one, flushed to the disk, then renamed over it: at any moment
 the folder holds one whole checkpoint. An epoch's line is added to metrics.jsonl before the
@@ -7,6 +7,9 @@ checkpoint that counts the epoch; `Run.trim_metrics` drops the lines a checkpoin
 A checkpoint holds the weights, the momentum, and how far the run is: whole epochs, and the losses
 and hits of each step since. Shuffles are a pure function of seed and epoch, the learning rate of
 the step, so there is no generator state to keep.
+
+timing.json holds the seconds by phase of every process that worked on the run, to be added up. It
+is written after each checkpoint, and no number of the training depends on it.
 """
 
 from __future__ import annotations
@@ -21,9 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from lenet import timing
 from lenet.errors import CheckpointError
 
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.safetensors"
+TIMING = "timing.json"
 FORMAT = "conv-kernel-lab lenet 1"
 VELOCITY = "velocity."
 
@@ -189,6 +194,33 @@ class Run:
             _write_atomically(
                 self.folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode()
             )
+
+    def save_timing(self, sessions: list[dict[str, Any]]) -> None:
+        """Replace timing.json; a session is a process's part, as `train` records it."""
+        content = json.dumps({"format": timing.FORMAT, "sessions": sessions}, indent=1) + "\n"
+        with self._saving("the times"):
+            _write_atomically(self.folder / TIMING, content.encode())
+
+    def timing(self) -> list[dict[str, Any]]:
+        """Return the sessions in timing.json; none where an older version trained the run.
+
+        Raises
+        ------
+        CheckpointError
+            A file that is damaged or of another format.
+        """
+        path = self.folder / TIMING
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: damaged: {error}; delete it to do without") from None
+        if not isinstance(content, dict) or content.get("format") != timing.FORMAT:
+            raise CheckpointError(
+                f"{path}: not of this version (format {timing.FORMAT!r}); delete it to do without"
+            )
+        return list(content.get("sessions", []))
 
     @contextlib.contextmanager
     def _saving(self, what: str) -> Iterator[None]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import platform
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +46,29 @@ class Device(NamedTuple):
 
 
 CPU = Device("cpu", np)
+
+
+def describe(device: Device) -> dict[str, Any]:
+    """Return what one needs to know of the machine to read a time taken on it."""
+    about: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+    if device.name == "gpu":
+        runtime = device.xp.cuda.runtime
+        properties = runtime.getDeviceProperties(runtime.getDevice())
+        about["gpu"] = properties["name"].decode()
+    return about
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from kernels import ranges
 from lenet.device import CPU, Device
 
+FORMAT = "conv-kernel-lab timing 1"
+
 
 class Phase(NamedTuple):
     """A part of the work.
@@ -66,6 +68,19 @@ class Stopwatch:
     def outside(self, phase: Phase) -> _Span:
         """Return a context manager that times a phase outside the steps: always, and exactly."""
         return _Span(self, phase, self._outside)
+
+    def record(self) -> dict[str, Any]:
+        """Return what `seconds` is made of, for a file: the sums of the sampled steps unscaled."""
+        parts = ((True, self._in_steps), (False, self._outside))
+        return {
+            "steps": self.steps,
+            "sampled": self.sampled,
+            "phases": [
+                {**phase._asdict(), "in_steps": in_steps, "seconds": seconds}
+                for in_steps, sums in parts
+                for phase, seconds in sums.items()
+            ],
+        }
 
     def seconds(self) -> dict[Phase, float]:
         """Return seconds by phase; on a GPU those of the steps are estimates from a sample."""

@@ -14,7 +14,7 @@ import numpy as np
 from kernels import ranges
 from lenet.checkpoint import Checkpoint, Run
 from lenet.data import Dataset, load_data
-from lenet.device import Device, one_blas_thread
+from lenet.device import Device, describe, one_blas_thread
 from lenet.errors import CheckpointError, DivergedError
 from lenet.interrupt import CtrlC, Stopped
 from lenet.model import Choice, build_model
@@ -135,6 +135,7 @@ class _Session:
             watch=Stopwatch(device),
         )
         self.watch = self.trainer.watch
+        self.earlier = run.timing()
         self.images, self.labels = (
             device.put(dataset.train_images),
             device.put(dataset.train_labels),
@@ -232,6 +233,9 @@ class _Session:
                 weights, velocity, epoch, np.ascontiguousarray(losses), np.ascontiguousarray(hits)
             )
         )
+        if self.watch.steps:
+            here = {"machine": describe(self.device), **self.watch.record()}
+            self.run.save_timing([*self.earlier, here])
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         for vector, saved in (

@@ -34,7 +34,7 @@ def image_file(folder, label, invert=False, mode="L", size=(28, 28), name="image
     return path
 
 
-def test_a_run_leaves_its_three_files_and_a_table(tmp_path, idx_folder, capsys):
+def test_a_run_leaves_its_four_files_and_a_table(tmp_path, idx_folder, capsys):
     runs = tmp_path / "runs"
     status = main(
         ["train", "--data-dir", str(idx_folder), "--runs-dir", str(runs), "--epochs", "2", *HOST]
@@ -43,7 +43,7 @@ def test_a_run_leaves_its_three_files_and_a_table(tmp_path, idx_folder, capsys):
     assert status == 0
     (folder,) = runs.iterdir()
     assert sorted(path.name for path in folder.iterdir()) == [
-        "checkpoint.safetensors", "config.json", "metrics.jsonl"
+        "checkpoint.safetensors", "config.json", "metrics.jsonl", "timing.json"
     ]  # fmt: skip
     config = json.loads((folder / "config.json").read_text())
     assert (config["conv"], config["pool"], config["device"]) == (

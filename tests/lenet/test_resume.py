@@ -123,10 +123,51 @@ def test_after_an_exception_in_a_step(settings, whole, tmp_path, monkeypatch, st
 
 
 def test_resuming_a_finished_run_changes_nothing(whole):
-    before = (whole.folder / "checkpoint.safetensors").read_bytes()
+    files = [whole.folder / name for name in ("checkpoint.safetensors", "timing.json")]
+    before = [path.read_bytes() for path in files]
     result = resume(whole.folder, {})
-    assert (whole.folder / "checkpoint.safetensors").read_bytes() == before
+    assert [path.read_bytes() for path in files] == before
     assert len(result.history) == EPOCHS
+
+
+def test_the_times_of_every_session_are_kept(settings, tmp_path, monkeypatch):
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7, lambda: os.kill(os.getpid(), signal.SIGINT))
+        first = train(settings, folder)
+    second = resume(folder, {})
+    sessions = second.run.timing()
+    assert [session["steps"] for session in sessions] == [8, 7]  # 15 steps in all
+    for session, result in zip(sessions, (first, second), strict=True):
+        assert session["sampled"] == session["steps"]
+        assert session["machine"]["cores"] >= 1
+        kept = {
+            (phase["name"], phase["direction"]): phase["seconds"] for phase in session["phases"]
+        }
+        seconds = {(phase.name, phase.direction): s for phase, s in result.seconds.items()}
+        del kept["checkpoint", ""], seconds["checkpoint", ""]  # the last is not in its own figure
+        assert kept == seconds
+        in_steps = {phase["name"] for phase in session["phases"] if phase["in_steps"]}
+        assert {"data", "conv1", "pool2", "linear3", "loss", "update"} <= in_steps
+        assert not in_steps & {"evaluation", "checkpoint", "warm-up"}
+
+
+def test_times_that_are_damaged_or_missing(settings, whole, tmp_path, monkeypatch):
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7, lambda: os.kill(os.getpid(), signal.SIGINT))
+        train(settings, folder)
+    (folder / "timing.json").write_text("{")
+    with pytest.raises(
+        CheckpointError, match=r"timing\.json: damaged: .*; delete it to do without"
+    ):
+        resume(folder, {})
+    (folder / "timing.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"timing\.json: not of this version .*; delete it"):
+        resume(folder, {})
+    (folder / "timing.json").unlink()
+    assert_same(resume(folder, {}).run, whole)
+    assert [session["steps"] for session in Run(folder).timing()] == [7]
 
 
 def test_a_finished_run_without_its_metrics(whole):
@@ -204,6 +245,7 @@ def test_after_kill_9_in_a_save(settings, whole, tmp_path, moment, save, epochs_
         "checkpoint.safetensors",
         "config.json",
         "metrics.jsonl",
+        "timing.json",
     ]
 
 
