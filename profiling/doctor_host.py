@@ -28,6 +28,7 @@ PACKAGES = {
     "pynvml": "nvidia-ml-py",
     "rich": "rich",
     "safetensors": "safetensors",
+    "scipy": "scipy",
     "sklearn": "scikit-learn",
     "threadpoolctl": "threadpoolctl",
 }

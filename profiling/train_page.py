@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from plotly import graph_objects as go
 
-from profiling import page
+from profiling import looks, page
 from profiling.train_report import Part, TrainReport, amdahl
 from profiling.train_table import headline, remarks, times
 
@@ -144,5 +144,7 @@ def _loss(report: TrainReport) -> go.Figure:
             "<br>test accuracy %{customdata:.2%}<extra></extra>",
         )
     whole = {"dtick": 1} if len(epochs) <= MOST_TICKS else {}
-    fig.update_layout(xaxis={"title": "epoch", **whole}, yaxis={"title": "loss", "type": "log"})
+    losses = [v for line in report.history for v in (line["loss"], line["test_loss"]) if v > 0]
+    axis = looks.log_axis(losses or [1.0], "{:g}".format)
+    fig.update_layout(xaxis={"title": "epoch", **whole}, yaxis={"title": "loss", **axis})
     return fig
