@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from profiling import dot_charts, looks, page, scatter_charts, series, trust
+from kernels import page
+from profiling import dot_charts, looks, scatter_charts, series, trust
 from profiling.result_file import ResultFileError
 from profiling.series import Pass, Series, timings
 

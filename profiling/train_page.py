@@ -8,7 +8,8 @@ from html import escape
 import numpy as np
 from plotly import graph_objects as go
 
-from profiling import looks, page
+from kernels import page
+from profiling import looks
 from profiling.train_report import Part, TrainReport, amdahl
 from profiling.train_table import headline, remarks, times
 

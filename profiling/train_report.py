@@ -272,7 +272,8 @@ def _notes(config: dict[str, Any], sessions: list[_Session]) -> list[str]:
 
 
 def _write_page(report: TrainReport, path: Path) -> None:
-    from profiling import page, train_page
+    from kernels import page
+    from profiling import train_page
 
     if path.is_file() and not page.is_ours(path):
         raise LenetError(f"{path} is there and is no page of this lab; name another with -o")

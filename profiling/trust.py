@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from profiling import looks, page, roofline, units
+from kernels import page
+from profiling import looks, roofline, units
 from profiling.result_file import Row, Sensors, Timing
 from profiling.series import Pass, Series, ladder_order, main_timing, timings
 

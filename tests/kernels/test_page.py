@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 import pytest
 
-from profiling import page
+from kernels import page
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
