@@ -111,7 +111,7 @@ def header_lines(header: Header) -> list[str]:
     """Return what a file says of machine and ceilings, for a person."""
     ceilings = header.ceilings
     commit = f"commit {header.commit[:8]}" if header.commit else "commit unknown"
-    peak = f", data sheet {units.rate(ceilings.peak, 'FLOP/s')}" if ceilings.peak else ""
+    peak = f", hardware limit {units.rate(ceilings.peak, 'FLOP/s')}" if ceilings.peak else ""
     return [
         f"{header.machine['name']}, {header.threads} threads, {header.date}, {commit}"
         + (" with changes" if header.dirty else "")

@@ -6,6 +6,7 @@ ceilings are what simple programs reach here, today, with these clocks.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,13 @@ GEMM_CPU, GEMM_GPU = 2048, 8192
 CACHES = 4
 LARGEST_ARRAY = 2 << 30
 BLOCK = 256
+# A ceiling is this quantile of its times.
+UNDISTURBED = 0.1
+
+# Float32 operations of one x86 core in a clock: two multiply-adds as wide as its vectors.
+CPU_FLOPS_PER_CLOCK = {"avx512f": 64, "avx2": 32, "avx": 16, "sse2": 8}
+# Above the clock of any processor sold: a limit must not be missed for want of a data sheet.
+CPU_CLOCK_LIMIT = 6.5e9
 
 # Float32 multiply-adds of one multiprocessor in a clock, by compute capability: the CUDA C++
 # Programming Guide's table of arithmetic throughput.
@@ -67,7 +75,7 @@ def measure_cpu() -> Ceilings:
         Subject("gemm", lambda _: np.matmul(a, b, out=c)),
         Subject("empty", lambda _: empty(sums)),
     ]
-    return _ceilings(subjects, CpuClock(), source.nbytes, GEMM_CPU, None, cache)
+    return _ceilings(subjects, CpuClock(), source.nbytes, GEMM_CPU, cpu_peak_flops(parts), cache)
 
 
 def measure_gpu() -> Ceilings:
@@ -95,6 +103,21 @@ def measure_gpu() -> Ceilings:
     return _ceilings(subjects, GpuClock(), values.nbytes, size, peak_flops(), cache)
 
 
+def cpu_peak_flops(threads: int) -> float | None:
+    """Return what threads on as many x86 cores cannot exceed in float32, or None elsewhere.
+
+    The clock under load is nobody's to know, above all in a virtual machine: the limit is
+    `CPU_CLOCK_LIMIT`, and real peaks are about half of it.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    widest = next((flops for name, flops in CPU_FLOPS_PER_CLOCK.items() if name in flags), None)
+    return widest and threads * widest * CPU_CLOCK_LIMIT
+
+
 def peak_flops() -> float | None:
     """Return the current GPU's float32 rate at its highest clock, or None where not known.
 
@@ -119,7 +142,9 @@ def _ceilings(
 ) -> Ceilings:
     # Arrays of several caches are cold whatever was there before.
     timings = [by_state["hot"] for by_state in measure(subjects, clock, POLICY, ("hot",))]
-    copy, read, gemm, empty = (timing.median_s for timing in timings)
+    # What the device reaches when nothing disturbs it; an empty launch is a time like others.
+    copy, read, gemm = (float(np.quantile(t.samples_s, UNDISTURBED)) for t in timings[:3])
+    empty = timings[3].median_s
     return Ceilings(2 * nbytes / copy, nbytes / read, 2 * size**3 / gemm, peak, empty, cache)
 
 

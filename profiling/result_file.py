@@ -36,7 +36,8 @@ class Ceilings(msgspec.Struct, frozen=True):
     gemm
         FLOP/s of a large float32 matrix product, TF32 off.
     peak
-        FLOP/s in float32 that the hardware cannot exceed, by its data sheet; None where unknown.
+        FLOP/s in float32 that the hardware cannot exceed, by its data sheet; of a CPU by the width
+        of its vectors and a clock that no processor has. None where unknown.
     launch_s
         Seconds of an empty launch, measured like a kernel.
     cache_bytes

@@ -160,7 +160,7 @@ def _impossible(row: Row, seconds: float, ceilings: Ceilings, cold: bool) -> str
     """Return the limit that a time breaks; what caches can hide counts in its favour."""
     fastest = ceilings.peak or GEMM_HEADROOM * ceilings.gemm
     if row.least_flops > seconds * fastest:
-        source = "the data sheet's" if ceilings.peak else "a quarter above the measured GEMM's"
+        source = "the hardware's" if ceilings.peak else "a quarter above the measured GEMM's"
         return (
             f"{row.least_flops / seconds / 1e9:,.0f} GFLOP/s, and {fastest / 1e9:,.0f} is "
             f"{source} rate"

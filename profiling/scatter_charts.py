@@ -106,7 +106,7 @@ def _roof(ceilings: Ceilings, span: list[float]) -> list[go.Scatter]:
     peak = go.Scatter(
         x=span, y=[ceilings.peak] * 2, mode="lines", hoverinfo="skip",
         line={"color": looks.GREY, "width": 2, "dash": "dot"},
-        name=f"{units.rate(ceilings.peak, 'FLOP/s')} by the data sheet",
+        name=f"{units.rate(ceilings.peak, 'FLOP/s')} hardware limit",
     )  # fmt: skip
     return [roof, peak]
 

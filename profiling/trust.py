@@ -105,7 +105,7 @@ def _facts(file: Series) -> dict[str, str]:
         "copy, measured": units.rate(ceilings.copy, "B/s"),
         "read, measured": units.rate(ceilings.read, "B/s"),
         "GEMM, measured": units.rate(ceilings.gemm, "FLOP/s"),
-        "peak, data sheet": peak,
+        "hardware limit": peak,
         "empty launch": units.seconds(ceilings.launch_s),
         "last cache": units.rate(ceilings.cache_bytes, "B"),
         "rows": ", ".join(

@@ -38,7 +38,8 @@ def test_rates_follow_from_the_times(monkeypatch: pytest.MonkeyPatch):
     assert found.copy == pytest.approx(2 * nbytes / 0.02)
     assert found.read == pytest.approx(nbytes / 0.01)
     assert found.gemm == pytest.approx(2 * 64**3 / 0.1)
-    assert (found.launch_s, found.cache_bytes, found.peak) == (3e-6, 1 << 20, None)
+    assert (found.launch_s, found.cache_bytes) == (3e-6, 1 << 20)
+    assert found.peak is None or found.peak > 10 * found.gemm
 
 
 @pytest.mark.skipif(emulator.problem() is not None, reason=str(emulator.problem()))

@@ -103,7 +103,7 @@ def test_the_roofline_holds_measured_ceilings_and_points_under_them(gpu, shown):
     roof = next(trace for name, trace in traces.items() if "measured" in name)
     assert roof["y"][0] / roof["x"][0] == pytest.approx(2.9e12)  # bytes/s
     assert roof["y"][1:] == [50e12] * 2
-    assert traces["66.9 TFLOP/s by the data sheet"]["y"] == [66.9e12] * 2
+    assert traces["66.9 TFLOP/s hardware limit"]["y"] == [66.9e12] * 2
     for name in ("naive", "tiled_numba", "torch channels_last"):
         mine = [row for row in rows if (row.name, row.direction) == (name, "forward")]
         mine = [row for row in mine if row.operation == "conv2d"]
