@@ -1,0 +1,1 @@
+"""The X-ray: what a CUDA kernel does, line by line, with no GPU."""
