@@ -93,9 +93,7 @@ def occupancy(gpu: Gpu, threads: int, registers: int, shared_bytes: int = 0) -> 
         if not least <= got <= most:
             raise ValueError(f"occupancy: got {got} {name}; expected {least} to {most}")
     if shared_bytes < 0:
-        raise ValueError(
-            f"occupancy: got {shared_bytes} bytes of shared memory; expected 0 or more"
-        )
+        raise ValueError(f"occupancy: got {shared_bytes} bytes of shared memory; expected 0 or up")
     sm, warps = gpu.sm, ceil_div(threads, WARP)
     limits = {"warps": sm.warps // warps, "blocks": sm.blocks}
     if registers:

@@ -7,7 +7,7 @@ import pytest
 from kernels import resources
 from kernels.xray.gpus import GPUS, MULTIPROCESSORS, find
 
-# Float32 TFLOPS as the data sheets print them: multiprocessors, lanes and clock must multiply to it.
+# Float32 TFLOPS as the data sheets print them: multiprocessors x lanes x 2 x clock must give it.
 PEAK_TFLOPS = {
     "t4": 8.1, "a100": 19.5, "a100-40": 19.5, "a10": 31.2, "3090": 35.6, "l4": 30.3, "l40s": 91.6,
     "4090": 82.6, "h100": 67, "h100-pcie": 51, "h200": 67, "b200": 75, "5090": 104.8,
