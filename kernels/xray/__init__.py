@@ -1,1 +1,1 @@
-"""The X-ray: what a CUDA kernel does, and what the compiler made of it, with no GPU."""
+"""The X-ray: what a CUDA kernel does, line by line, with no GPU."""
