@@ -152,7 +152,7 @@ def units(row: table.Row, dtype: str) -> list[Unit]:
     if row.language == "numba" and "gpu" in row.places:
         return _numba_units(row, dtype)
     return [
-        Unit(defines, functools.partial(_compile_file, source.path, items))
+        Unit(defines, functools.partial(compile_file, source.path, items))
         for source in sources(row)
         for defines in source.variants
         for items in [tuple(sorted({"SCALAR": SCALARS[dtype], **defines}.items()))]
@@ -294,7 +294,9 @@ def compile_cubin(arch: str, code: str, options: tuple[str, ...], label: str) ->
     finally:
         _call(nvrtc.nvrtcDestroyProgram, program)
     usages = sorted(read_log(text), key=lambda usage: code.find(usage.function))
-    if len(usages) != code.count("__global__"):  # ptxas's wording must not change unnoticed
+    # ptxas's wording must not change unnoticed; a kernel's constants have a section in the cubin.
+    kernels = set(re.findall(rb"\.nv\.constant0\.(\w+)\0", cubin))
+    if {usage.function.encode() for usage in usages} != kernels:
         raise RuntimeError(f"{label}, {arch}: ptxas's report has another form:\n{text}")
     return Compiled(usages, cubin)
 
@@ -327,9 +329,10 @@ def _figure(pattern: str, text: str, absent: int | None = None) -> int:
 
 
 @functools.cache
-def _compile_file(path: Path, defines: tuple[tuple[str, Any], ...], arch: str) -> Compiled:
+def compile_file(path: Path, defines: tuple[tuple[str, Any], ...], arch: str) -> Compiled:
+    """Compile a .cu file with some macros as `compile_cubin` does, once."""
     label, code = nvrtc_code(path)
-    return compile_cubin(arch, code, nvrtc_options(defines), label)
+    return compile_cubin(arch, code, (*nvrtc_options(defines), f"-I{path.parent}"), label)
 
 
 def _nvrtc() -> Any:
