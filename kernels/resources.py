@@ -294,11 +294,15 @@ def compile_cubin(arch: str, code: str, options: tuple[str, ...], label: str) ->
     finally:
         _call(nvrtc.nvrtcDestroyProgram, program)
     usages = sorted(read_log(text), key=lambda usage: code.find(usage.function))
-    # ptxas's wording must not change unnoticed; a kernel's constants have a section in the cubin.
-    kernels = set(re.findall(rb"\.nv\.constant0\.(\w+)\0", cubin))
-    if {usage.function.encode() for usage in usages} != kernels:
+    if {usage.function for usage in usages} != kernel_names(cubin):
+        # ptxas's wording must not change unnoticed.
         raise RuntimeError(f"{label}, {arch}: ptxas's report has another form:\n{text}")
     return Compiled(usages, cubin)
+
+
+def kernel_names(cubin: bytes) -> set[str]:
+    """Return the names of a cubin's ``__global__`` functions: each has its section of constants."""
+    return {name.decode() for name in re.findall(rb"\.nv\.constant0\.(\w+)\0", cubin)}
 
 
 def read_log(text: str) -> list[Usage]:

@@ -111,7 +111,9 @@ def program() -> str:
 def _path(table: dict[str, Any], entry: dict[str, Any], files: Mapping[str, Path]) -> str:
     # NVRTC takes the name in a #line directive to be relative to the working directory.
     path = f"{table['directories'][entry['dir-idx']]}/{entry['file']}"
-    return next((str(real) for name, real in files.items() if f"/{path}".endswith(f"/{name}")), path)
+    return next(
+        (str(real) for name, real in files.items() if f"/{path}".endswith(f"/{name}")), path
+    )
 
 
 def _instructions(function: dict[str, Any], sources: list[str]) -> list[Instruction]:

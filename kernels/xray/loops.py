@@ -102,7 +102,9 @@ def loops(graph: list[Block]) -> list[Loop]:
         Loop(
             header,
             frozenset(body),
-            frozenset(body.difference(*(b for h, b in bodies.items() if h != header and h in body))),
+            frozenset(
+                body.difference(*(b for h, b in bodies.items() if h != header and h in body))
+            ),
             depth=sum(header in other for other in bodies.values()),
         )
         for header, body in sorted(bodies.items())

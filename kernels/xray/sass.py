@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from kernels.xray import loops
+from kernels.xray import loops as flow
 from kernels.xray.disassembly import Instruction
 
 NESTING = 10  # how often a loop is taken to run each time it is reached
@@ -73,7 +73,7 @@ class Mix:
 
     @property
     def wide_loads(self) -> int:
-        """Of the global and shared loads, those of 16 bytes a thread: ``LDG.E.128``, ``LDS.128``."""
+        """Of these loads, those of 16 bytes a thread: ``LDG.E.128``, ``LDS.128``."""
         return sum(
             count
             for opcode, count in self.opcodes.items()
@@ -164,9 +164,9 @@ class Function:
     instructions: list[Instruction]
 
     @functools.cached_property
-    def blocks(self) -> list[loops.Block]:
+    def blocks(self) -> list[flow.Block]:
         """Its basic blocks."""
-        return loops.blocks(self.instructions)
+        return flow.blocks(self.instructions)
 
     @functools.cached_property
     def mix(self) -> Mix:
@@ -176,7 +176,7 @@ class Function:
     @functools.cached_property
     def loops(self) -> list[LoopMix]:
         """Its loops, by address."""
-        return [self._loop_mix(loop) for loop in loops.loops(self.blocks)]
+        return [self._loop_mix(loop) for loop in flow.loops(self.blocks)]
 
     @property
     def hot_loop(self) -> LoopMix | None:
@@ -209,7 +209,7 @@ class Function:
         ]
         return min(found, default=None)
 
-    def _loop_mix(self, loop: loops.Loop) -> LoopMix:
+    def _loop_mix(self, loop: flow.Loop) -> LoopMix:
         header = self.blocks[loop.header].instructions[0]
         own = [one for number in sorted(loop.own) for one in self.blocks[number].instructions]
         files = Counter(one.file for one in own if one.line)
