@@ -1,0 +1,378 @@
+"""The X-ray in a terminal: findings, the source with its figures beside it, the launch's totals."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from kernels.xray import excerpt, static_view
+from kernels.xray.lane_map import SECTOR_WORDS, lane_map
+from kernels.xray.launches import Xray
+from kernels.xray.line_totals import LineTotal, Place, label, line_totals, passes
+from kernels.xray.record import Access, Finding, Recording
+from kernels.xray.static import Report
+
+HEAT = ((0.20, "bold red"), (0.05, "yellow"), (0.01, "green"), (0.0, "dim"))
+BARS = " ▏▎▍▌▋▊▉█"
+# Heading, width, and what the column says of a line.
+COLUMNS = (
+    ("heat", 7),
+    ("sectors", 9),
+    ("eff.", 4),
+    ("wavefr.", 9),
+    ("lanes", 5),
+    ("split", 5),
+    ("FLOPs", 6),
+)
+LEGEND = {
+    "heat": "share of the launch's passes through the load/store units",
+    "sectors": "32-byte sectors a global request (the least that would do)",
+    "eff.": "least sectors by sectors",
+    "wavefr.": "passes over the banks a shared request (the least)",
+    "lanes": "active lanes of 32",
+    "split": "warps whose lanes go different ways here",
+}
+
+
+def render(
+    console: Console,
+    xray: Xray,
+    reports: Sequence[Report | str],
+    focus: Place | None = None,
+) -> None:
+    """Print an X-ray.
+
+    Parameters
+    ----------
+    console
+        To print to. Where it is no terminal, source lines are never cut or wrapped.
+    xray
+        What was recorded.
+    reports
+        For each launch the static report, or why there is none.
+    focus
+        A line to be shown alone, with the lanes of one warp of each of its accesses.
+    """
+    _print(console, Text(xray.title, style="bold"))
+    print_findings(console, xray.findings)
+    remaining = iter(reports)
+    for step in xray.steps:
+        _print(console, Text())
+        if not isinstance(step, Recording):
+            _print(console, Text(f"not traced: {step}, by the library", style="dim"))
+            continue
+        report = next(remaining)
+        _print(console, _heading(step))
+        if focus is not None:
+            _print_focus(console, step, focus)
+            continue
+        _print_source(console, step)
+        for line in totals(step):
+            _print(console, Text(line))
+        if isinstance(report, str):
+            _print(console, Text(f"static side: {report}", style="dim"))
+        else:
+            static_view.render(console, report)
+    if focus is None:
+        _print(console, Text())
+        for line in flops_compared(xray):
+            _print(console, Text(line))
+
+
+def print_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """Print what was found, each with its source line and a mark under the array."""
+    if not findings:
+        _print(console, Text("no findings", style="green"))
+        return
+    many = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+    _print(console, Text(many, style="bold red"))
+    for finding in findings:
+        _print(console, Text.assemble(("  " + finding.kind, "bold red"), "  " + where(finding)))
+        if text := source_line(finding.file, finding.line):
+            number = f"{finding.line:>8} | "
+            code = text.strip()
+            _print(console, Text(number + code))
+            at, length = _marked(code, finding.array)
+            gap = " " * (len(number) - 2) + "| " + " " * at
+            _print(console, Text.assemble(gap, ("^" * length, "red")))
+        _print(console, Text(f"      {finding.message}"))
+
+
+def where(finding: Finding) -> str:
+    """Return where a finding is: ``tiled.cu:54  kernel  block (0, 0, 0) ...  x[35]  96 times``."""
+    parts = [place(finding.file, finding.line), finding.kernel]
+    if finding.block is not None:
+        parts.append(f"block {finding.block}")
+    if finding.thread is not None:
+        parts.append(f"thread {finding.thread}")
+    if finding.array is not None:
+        index = "" if finding.index is None else f"[{finding.index}]"
+        parts.append(f"{finding.array}{index}")
+    if finding.count > 1:
+        parts.append(f"{finding.count:,} times")
+    return "  ".join(parts)
+
+
+def place(file: str, line: int) -> str:
+    """Return ``conv2d/tiled.cu:54``, without the line where none is known."""
+    return f"{label(file)}:{line}" if line else label(file)
+
+
+@functools.lru_cache(maxsize=64)
+def source_text(file: str) -> str:
+    """Return a file's text; empty where it cannot be read."""
+    try:
+        return Path(file).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def source_line(file: str, number: int) -> str:
+    """Return one line of a file, from 1; empty where there is none."""
+    lines = source_text(file).splitlines()
+    return lines[number - 1].expandtabs(4) if 0 < number <= len(lines) else ""
+
+
+def totals(recording: Recording) -> list[str]:
+    """Return a launch's totals, each a line of text."""
+    threads = " x ".join(map(str, recording.block))
+    blocks = " x ".join(map(str, recording.grid))
+    lines = [
+        f"launch     {recording.blocks:,} blocks ({blocks}) of {threads} threads, "
+        f"{recording.warps:,} warps; shared memory a block: {recording.static_shared_bytes:,} B "
+        f"static, {recording.dynamic_shared_bytes:,} B dynamic"
+    ]
+    for space, unit in (("global", "sectors"), ("shared", "wavefronts"), ("local", "")):
+        found = [access for access in recording.accesses if access.space == space]
+        if found:
+            lines.append(f"{space:10} {_space_total(found, unit)}")
+    if conflicts := sum(access.conflicts for access in recording.accesses):
+        lines.append(f"atomics    {conflicts:,} lanes met an address of another lane")
+    for array in recording.arrays:
+        moved = ", ".join(
+            f"{how} {figure(count)}B"
+            for how, count in (("read", array.read_bytes), ("wrote", array.written_bytes))
+            if count
+        )
+        asked = sum(
+            a.bytes for a in recording.accesses if (a.array, a.space) == (array.name, "global")
+        )
+        unique = array.read_bytes + array.written_bytes
+        reuse = f"; asked for {figure(asked)}B, reuse {asked / unique:.3g}" if unique else ""
+        lines.append(
+            f"  {array.name:8} {array.dtype}, {figure(array.nbytes)}B: {moved or 'untouched'}{reuse}"
+        )
+    lines.append(f"FLOPs      {recording.flops:,} counted")
+    return lines
+
+
+def traced(recording: Recording) -> str | None:
+    """Return how much of a launch the counts are of, where that is not all of it."""
+    parts = []
+    if recording.blocks_traced < recording.blocks:
+        parts.append(
+            f"sampled: {recording.blocks_traced:,} of {recording.blocks:,} blocks were traced "
+            f"({recording.sampled:.2%}); counts and findings are of those"
+        )
+    if recording.cut:
+        parts.append(f"{recording.cut:,} segments of warps were too long and are cut short")
+    return "; ".join(parts) or None
+
+
+def flops_compared(xray: Xray) -> list[str]:
+    """Return the declared operations beside those that were counted."""
+    if xray.declared_flops is None or any(r.sampled < 1 or r.cut for r in xray.recordings):
+        return []
+    counted = sum(recording.flops for recording in xray.recordings)
+    products = sum(step.flops for step in xray.steps if not isinstance(step, Recording))
+    by = f" + {products:,} of the library's" if products else ""
+    declared = xray.declared_flops
+    return [
+        f"FLOPs declared for the pass: {declared:,} (taps on padding included); counted: "
+        f"{counted:,}{by}, {(counted + products) / declared:.3g} of it"
+    ]
+
+
+def figure(value: float) -> str:
+    """Return a count in three digits: ``1.23M``."""
+    for step, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= step:
+            return f"{value / step:.3g}{prefix}"
+    return f"{value:.3g}"
+
+
+def described(access: Access) -> str:
+    """Return an access and its counts in one line."""
+    text = (
+        f"{access.operation} {access.space} {access.array}, {access.width} B a lane: "
+        f"{access.requests:,} requests of {access.lanes / max(access.requests, 1):.3g} lanes, "
+        f"{figure(access.bytes)}B asked for"
+    )
+    if access.unique_bytes:
+        text += f", {figure(access.unique_bytes)}B different ones"
+    for unit in ("sectors", "wavefronts"):
+        count, least = getattr(access, unit), getattr(access, f"ideal_{unit}")
+        if count:
+            each, ideal = count / access.requests, least / access.requests
+            text += f"; {each:.3g} {unit} a request (least {ideal:.3g})"
+    if access.operation == "atomic":
+        text += f"; {access.conflicts:,} lanes in conflict"
+    return text
+
+
+def _heading(recording: Recording) -> Text:
+    macros = ", ".join(f"{name}={value}" for name, value in recording.defines.items())
+    heading = Text.assemble(
+        (recording.kernel, "bold"), f"  {label(recording.file)}", f"  {macros}" if macros else ""
+    )
+    if note := traced(recording):
+        heading.append(f"\n{note}", style="yellow")
+    return heading
+
+
+def _space_total(found: Sequence[Access], unit: str) -> str:
+    requests = sum(access.requests for access in found)
+    text = f"{requests:,} requests, {figure(sum(a.bytes for a in found))}B asked for"
+    if unit:
+        count = sum(getattr(access, unit) for access in found)
+        least = sum(getattr(access, f"ideal_{unit}") for access in found)
+        share = least / count if count else 1.0
+        text += f"; {count:,} {unit}, {count / requests:.3g} a request; least {least:,} ({share:.0%})"
+    return text
+
+
+def _print_source(console: Console, recording: Recording) -> None:
+    by_place = line_totals(recording)
+    every = sum(map(passes, recording.accesses))
+    cells = {at: _cells(total, every) for at, total in by_place.items()}
+    used = [i for i in range(len(COLUMNS)) if any(row[i] for row in cells.values())]
+    head = " ".join(f"{COLUMNS[i][0]:>{COLUMNS[i][1]}}" for i in used)
+    faulty = {(finding.file, finding.line) for finding in recording.findings}
+    files = dict.fromkeys([recording.file, *(file for file, _ in by_place)])
+    for file in files:
+        lines = [line for name, line in by_place if name == file]
+        text = source_text(file)
+        if not lines or not text:
+            continue
+        _print(console, Text(f" line {head}  {label(file)}", style="dim"))
+        rows = text.splitlines()
+        for number, (first, last) in enumerate(excerpt.ranges(text, lines)):
+            if number:
+                _print(console, Text("    ⋮", style="dim"))
+            for line in range(first, min(last, len(rows)) + 1):
+                row = cells.get((file, line), [""] * len(COLUMNS))
+                prefix = Text(f"{line:>5} ", style="bold red" if (file, line) in faulty else "dim")
+                total = by_place.get((file, line))
+                share = total.passes / every if total and every else 0.0
+                prefix.append(
+                    " ".join(f"{row[i]:>{COLUMNS[i][1]}}" for i in used), style=_style(share)
+                )
+                _print_row(console, prefix, rows[line - 1].expandtabs(4))
+    named = [f"{COLUMNS[i][0]}: {LEGEND[COLUMNS[i][0]]}" for i in used if COLUMNS[i][0] in LEGEND]
+    _print(console, Text("; ".join(named), style="dim"), wrap=True)
+
+
+def _cells(total: LineTotal, every: int) -> list[str]:
+    share = total.passes / every if every else 0.0
+    sectors, wavefronts = total.sectors, total.wavefronts
+    return [
+        f"{_bar(share)} {share:4.0%}" if total.passes else "",
+        _against(sectors),
+        f"{sectors[1] / sectors[0]:.0%}" if sectors and sectors[0] else "",
+        _against(wavefronts),
+        f"{total.lanes:.3g}" if total.lanes is not None else "",
+        f"{total.split:.0%}" if total.split else "",
+        figure(total.flops) if total.flops else "",
+    ]
+
+
+def _against(pair: tuple[float, float] | None) -> str:
+    return "" if pair is None else f"{pair[0]:.3g} ({pair[1]:.3g})"
+
+
+def _bar(share: float) -> str:
+    eighths = round(16 * share)
+    full, rest = divmod(eighths, 8)
+    return (BARS[-1] * full + (BARS[rest] if rest else "")).ljust(2)[:2]
+
+
+def _style(share: float) -> str:
+    return next(style for least, style in HEAT if share >= least)
+
+
+def _print_row(console: Console, prefix: Text, code: str) -> None:
+    """Print a source line behind its figures; in a terminal what is too long hangs below."""
+    room = console.width - len(prefix) - 2
+    pieces = [code]
+    if console.is_terminal and room >= 20:
+        indent = " " * min(len(code) - len(code.lstrip()) + 4, room // 2)
+        while len(pieces[-1]) > room:
+            cut = pieces[-1].rfind(" ", len(indent), room) + 1
+            cut = cut if pieces[-1][:cut].strip() else room
+            pieces[-1:] = [pieces[-1][:cut], indent + pieces[-1][cut:]]
+    for number, piece in enumerate(pieces):
+        left = prefix if number == 0 else Text(" " * len(prefix))
+        _print(console, Text.assemble(left, "  ", piece))
+
+
+def _print_focus(console: Console, recording: Recording, focus: Place) -> None:
+    total = line_totals(recording).get(focus)
+    if total is None:
+        _print(console, Text("nothing was recorded at this line", style="dim"))
+        return
+    _print_row(console, Text(f"{focus[1]:>5}"), source_line(*focus).strip())
+    for branch in total.branches:
+        _print(
+            console,
+            Text(
+                f"  branch: {branch.executions:,} executions by a warp, "
+                f"{branch.lanes / max(branch.executions, 1):.3g} lanes each; lanes went apart in "
+                f"{branch.divergent:,}"
+            ),
+        )
+    if total.flops:
+        _print(console, Text(f"  {total.flops:,} FLOPs"))
+    for access in total.accesses:
+        _print(console, Text(f"  {described(access)}"))
+        for line in drawn(access):
+            _print(console, Text(f"    {line}"))
+
+
+def drawn(access: Access) -> Iterator[str]:
+    """Yield an access's example request as rows of 32 words: which of them how many lanes touch."""
+    rows = lane_map(access)
+    if access.warp is None or not rows:
+        return
+    wide = max(len(row.label) for row in rows)
+    unit = "banks" if access.space == "shared" else "words of 4 B, a bar between sectors"
+    yield f"warp {access.warp.warp} of block {access.warp.block}: 32 {unit}; 1 to 9 lanes, + more"
+    for row in rows:
+        cells = [_cell(len(lanes)) for lanes in row.cells]
+        if row.sectors:
+            parts = [cells[at : at + SECTOR_WORDS] for at in range(0, 32, SECTOR_WORDS)]
+            shown = "|".join(
+                "".join(part) if touched else " " * SECTOR_WORDS
+                for part, touched in zip(parts, row.sectors, strict=True)
+            )
+            yield f"{row.label:>{wide}} |{shown}|"
+        else:
+            yield f"{row.label:>{wide}} |{''.join(cells)}|"
+
+
+def _cell(lanes: int) -> str:
+    return "·" if lanes == 0 else str(lanes) if lanes <= 9 else "+"
+
+
+def _marked(code: str, array: str | None) -> tuple[int, int]:
+    """Return where to mark a line of code, and how long: its array, else all of it."""
+    found = re.search(rf"\b{re.escape(array)}\b", code) if array else None
+    return (found.start(), len(found[0])) if found else (0, max(len(code), 1))
+
+
+def _print(console: Console, text: Text, wrap: bool = False) -> None:
+    console.print(text, soft_wrap=not wrap, highlight=False, markup=False, emoji=False)
