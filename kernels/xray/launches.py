@@ -6,12 +6,12 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from kernels import check, compare, emulator, observe, operations, table, xray
+from kernels import emulator, observe, table, xray
 from kernels.shapes import Conv2dShape, PoolShape
 from kernels.xray.arguments import Arguments
 from kernels.xray.record import Finding, Recording
@@ -99,23 +99,16 @@ def of_row(
     emulator.EmulatorError
         What the compiler or the launch itself refuses.
     """
-    rng = np.random.default_rng(seed)
-    inputs = check.make_inputs(row.operation, direction, shape, "float32", rng)
-    outputs = [
-        np.zeros(dims, kind or np.float32)
-        for dims, kind in compare.outputs(row.operation, direction, shape)
-    ]
-    given = [array for array in inputs if array is not None]
-    with (
-        _products() as order,
-        np.errstate(all="ignore"),
-        xray.recording(outputs=outputs, inputs=given) as recordings,
-    ):
-        operations.run(row, direction, (*inputs, *outputs), shape)
-    launched = iter(recordings)
+    with _products() as order, np.errstate(all="ignore"):
+        launched = iter(xray.record_pass(row, direction, shape, seed=seed))
     steps = [step if isinstance(step, Product) else next(launched) for step in order]
     title = f"{row.operation} {row.name} {direction}, {text}"
     return Xray(title, (*steps, *launched), _declared(row.operation, direction, shape))
+
+
+def titled(xray: Xray, title: str) -> Xray:
+    """Return an X-ray with another title."""
+    return replace(xray, title=title)
 
 
 def of_function(

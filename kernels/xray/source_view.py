@@ -19,16 +19,7 @@ from kernels.xray.static import Report
 
 HEAT = ((0.20, "bold red"), (0.05, "yellow"), (0.01, "green"), (0.0, "dim"))
 BARS = " ▏▎▍▌▋▊▉█"
-# Heading, width, and what the column says of a line.
-COLUMNS = (
-    ("heat", 7),
-    ("sectors", 9),
-    ("eff.", 4),
-    ("wavefr.", 9),
-    ("lanes", 5),
-    ("split", 5),
-    ("FLOPs", 6),
-)
+COLUMNS = ("heat", "sectors", "eff.", "wavefr.", "lanes", "split", "FLOPs")
 LEGEND = {
     "heat": "share of the launch's passes through the load/store units",
     "sectors": "32-byte sectors a global request (the least that would do)",
@@ -194,7 +185,7 @@ def flops_compared(xray: Xray) -> list[str]:
     declared = xray.declared_flops
     return [
         f"FLOPs declared for the pass: {declared:,} (taps on padding included); counted: "
-        f"{counted:,}{by}, {(counted + products) / declared:.3g} of it"
+        f"{counted:,}{by}, {(counted + products) / declared:.0%} of it"
     ]
 
 
@@ -250,8 +241,13 @@ def _print_source(console: Console, recording: Recording) -> None:
     by_place = line_totals(recording)
     every = sum(map(passes, recording.accesses))
     cells = {at: _cells(total, every) for at, total in by_place.items()}
+    table = [COLUMNS, *cells.values()]
     used = [i for i in range(len(COLUMNS)) if any(row[i] for row in cells.values())]
-    head = " ".join(f"{COLUMNS[i][0]:>{COLUMNS[i][1]}}" for i in used)
+    wide = {i: max(len(row[i]) for row in table) for i in used}
+
+    def aligned(row: Sequence[str]) -> str:
+        return " ".join(f"{row[i]:>{wide[i]}}" for i in used)
+
     faulty = {(finding.file, finding.line) for finding in recording.findings}
     files = dict.fromkeys([recording.file, *(file for file, _ in by_place)])
     for file in files:
@@ -259,7 +255,7 @@ def _print_source(console: Console, recording: Recording) -> None:
         text = source_text(file)
         if not lines or not text:
             continue
-        _print(console, Text(f" line {head}  {label(file)}", style="dim"))
+        _print(console, Text(f" line {aligned(COLUMNS)}  {label(file)}", style="dim"))
         rows = text.splitlines()
         for number, (first, last) in enumerate(excerpt.ranges(text, lines)):
             if number:
@@ -269,11 +265,9 @@ def _print_source(console: Console, recording: Recording) -> None:
                 prefix = Text(f"{line:>5} ", style="bold red" if (file, line) in faulty else "dim")
                 total = by_place.get((file, line))
                 share = total.passes / every if total and every else 0.0
-                prefix.append(
-                    " ".join(f"{row[i]:>{COLUMNS[i][1]}}" for i in used), style=_style(share)
-                )
+                prefix.append(aligned(row), style=_style(share))
                 _print_row(console, prefix, rows[line - 1].expandtabs(4))
-    named = [f"{COLUMNS[i][0]}: {LEGEND[COLUMNS[i][0]]}" for i in used if COLUMNS[i][0] in LEGEND]
+    named = [f"{COLUMNS[i]}: {LEGEND[COLUMNS[i]]}" for i in used if COLUMNS[i] in LEGEND]
     _print(console, Text("; ".join(named), style="dim"), wrap=True)
 
 
@@ -317,7 +311,9 @@ def _print_row(console: Console, prefix: Text, code: str) -> None:
             pieces[-1:] = [pieces[-1][:cut], indent + pieces[-1][cut:]]
     for number, piece in enumerate(pieces):
         left = prefix if number == 0 else Text(" " * len(prefix))
-        _print(console, Text.assemble(left, "  ", piece))
+        row = Text.assemble(left, "  ", piece)
+        row.rstrip()
+        _print(console, row)
 
 
 def _print_focus(console: Console, recording: Recording, focus: Place) -> None:
