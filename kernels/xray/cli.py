@@ -110,8 +110,6 @@ def _run(args: argparse.Namespace) -> int:
             raise XrayError(f"shape {text!r}: N is 0; an empty batch launches nothing")
         with _busy(args.name):
             xray = launches.of_row(row, direction, shape, text)
-        if args.shape is None and not args.json:
-            xray = launches.titled(xray, f"{xray.title} (a small shape; --shape names another)")
     focus = _focus(args.line, xray) if args.line else None
     with _busy(gpu.name):
         reports = [_report(recording, gpu) for recording in xray.recordings]
@@ -119,6 +117,8 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps(to_dict(xray, reports), indent=2))
     else:
         source_view.render(_console(), xray, reports, focus)
+        for note in _defaults(args, of_a_file):
+            print(note)
     if args.html:
         _write(args.html, xray, reports)
     return 1 if xray.findings else 0
@@ -212,6 +212,16 @@ def _report(recording: Any, gpu: gpus.Gpu) -> Report | str:
         return static.of_recording(recording, gpu)
     except (resources.NvrtcMissingError, resources.KernelCompileError, ValueError) as error:
         return str(error).strip()
+
+
+def _defaults(args: argparse.Namespace, of_a_file: bool) -> list[str]:
+    """Return what was chosen for the user, and how to choose otherwise."""
+    notes = []
+    if args.shape is None and not of_a_file:
+        notes.append("The shape is a small one: --shape names another.")
+    if args.gpu is None and args.line is None:
+        notes.append(f"The GPU is {DEFAULT_GPU}: --gpu names another.")
+    return notes
 
 
 def _console() -> Console:

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -104,11 +104,6 @@ def of_row(
     steps = [step if isinstance(step, Product) else next(launched) for step in order]
     title = f"{row.operation} {row.name} {direction}, {text}"
     return Xray(title, (*steps, *launched), _declared(row.operation, direction, shape))
-
-
-def titled(xray: Xray, title: str) -> Xray:
-    """Return an X-ray with another title."""
-    return replace(xray, title=title)
 
 
 def of_function(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -241,34 +241,66 @@ def _print_source(console: Console, recording: Recording) -> None:
     by_place = line_totals(recording)
     every = sum(map(passes, recording.accesses))
     cells = {at: _cells(total, every) for at, total in by_place.items()}
-    table = [COLUMNS, *cells.values()]
     used = [i for i in range(len(COLUMNS)) if any(row[i] for row in cells.values())]
-    wide = {i: max(len(row[i]) for row in table) for i in used}
+    wide = {i: max(len(row[i]) for row in (COLUMNS, *cells.values())) for i in used}
+    shown = _shown(recording, by_place)
+    longest = max((len(source_line(*at)) for at in shown), default=0)
+    # Where figures and source do not fit beside each other, the figures go below the line.
+    below = console.is_terminal and console.width < 8 + sum(wide.values()) + len(wide) + longest
+    beside = [i for i in used if not below or COLUMNS[i] == "heat"]
 
     def aligned(row: Sequence[str]) -> str:
-        return " ".join(f"{row[i]:>{wide[i]}}" for i in used)
+        return " ".join(f"{row[i]:>{wide[i]}}" for i in beside)
 
     faulty = {(finding.file, finding.line) for finding in recording.findings}
-    files = dict.fromkeys([recording.file, *(file for file, _ in by_place)])
-    for file in files:
-        lines = [line for name, line in by_place if name == file]
-        text = source_text(file)
-        if not lines or not text:
-            continue
-        _print(console, Text(f" line {aligned(COLUMNS)}  {label(file)}", style="dim"))
-        rows = text.splitlines()
-        for number, (first, last) in enumerate(excerpt.ranges(text, lines)):
-            if number:
-                _print(console, Text("    ⋮", style="dim"))
-            for line in range(first, min(last, len(rows)) + 1):
-                row = cells.get((file, line), [""] * len(COLUMNS))
-                prefix = Text(f"{line:>5} ", style="bold red" if (file, line) in faulty else "dim")
-                total = by_place.get((file, line))
-                share = total.passes / every if total and every else 0.0
-                prefix.append(aligned(row), style=_style(share))
-                _print_row(console, prefix, rows[line - 1].expandtabs(4))
-    named = [f"{COLUMNS[i]}: {LEGEND[COLUMNS[i]]}" for i in used if COLUMNS[i] in LEGEND]
+    before: Place = ("", 0)
+    for at in shown:
+        file, line = at
+        if file != before[0]:
+            _print(console, Text(f" line {aligned(COLUMNS)}  {label(file)}", style="dim"))
+        elif line != before[1] + 1:
+            _print(console, Text("    ⋮", style="dim"))
+        before = at
+        total = by_place.get(at)
+        share = total.passes / every if total and every else 0.0
+        prefix = Text(f"{line:>5} ", style="bold red" if at in faulty else "dim")
+        prefix.append(aligned(cells.get(at, [""] * len(COLUMNS))), style=_style(share))
+        _print_row(console, prefix, source_line(*at))
+        if below and total and (said := _said(total)):
+            _print(console, Text(" " * (len(prefix) + 2) + "╰ " + said, style=_style(share)))
+    named = [f"{COLUMNS[i]}: {LEGEND[COLUMNS[i]]}" for i in beside if COLUMNS[i] in LEGEND]
     _print(console, Text("; ".join(named), style="dim"), wrap=True)
+
+
+def _shown(recording: Recording, by_place: Iterable[Place]) -> list[Place]:
+    """Return the lines to show: those of the functions that did something, or have a finding."""
+    lines: dict[str, list[int]] = {recording.file: []}
+    for file, line in (*by_place, *((found.file, found.line) for found in recording.findings)):
+        if line:
+            lines.setdefault(file, []).append(line)
+    return [
+        (file, line)
+        for file, touched in lines.items()
+        for first, last in excerpt.ranges(source_text(file), touched)
+        for line in range(first, last + 1)
+    ]
+
+
+def _said(total: LineTotal) -> str:
+    """Return a line's figures in words, where they are not the usual ones."""
+    parts = []
+    if sectors := total.sectors:
+        share = f", {sectors[1] / sectors[0]:.0%}" if sectors[0] else ""
+        parts.append(f"global: {_against(sectors)} sectors{share}")
+    if total.wavefronts:
+        parts.append(f"shared: {_against(total.wavefronts)} wavefronts")
+    if total.lanes is not None and (parts or total.lanes < 31.95):
+        parts.append(f"{total.lanes:.3g} lanes")
+    if total.split:
+        parts.append(f"{total.split:.0%} split")
+    if total.flops:
+        parts.append(f"{figure(total.flops)} FLOPs")
+    return "; ".join(parts)
 
 
 def _cells(total: LineTotal, every: int) -> list[str]:

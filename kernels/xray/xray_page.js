@@ -48,7 +48,8 @@
     if (!access.rows.length) return;
     const shared = access.space === "shared";
     const sectors = access.rows.flatMap((row) => row.sectors).filter(Boolean).length;
-    const count = shared ? `${access.rows.length} wavefronts` : `${sectors} sectors`;
+    const many = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
+    const count = shared ? many(access.rows.length, "wavefront") : many(sectors, "sector");
     const box = element("div", parent, { className: "lanes", tabIndex: 0 });
     box.setAttribute("role", "group");
     box.setAttribute("aria-label", `${access.warp}: ${count}; arrow keys go from lane to lane`);

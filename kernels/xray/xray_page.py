@@ -22,7 +22,17 @@ LEAD = (
     "What the kernel did on the CPU emulator, for warps of 32 threads: counts, not times. Choose a "
     "line with a button to see where the lanes of one warp fall."
 )
-HEADS = ("line", "share", "sectors", "efficiency", "wavefronts", "lanes", "FLOPs", "source")
+# Class, and heading.
+HEADS = {
+    "line": "line",
+    "share": "share",
+    "sectors": "sectors",
+    "efficiency": "eff.",
+    "wavefronts": "wavefr.",
+    "lanes": "lanes",
+    "flops": "FLOPs",
+    "source": "source",
+}
 
 
 def build(xray: Xray, reports: Sequence[Report | str]) -> str:
@@ -140,7 +150,7 @@ def _source(
             rows.append(_row(anchor, line, total, every, source_view.source_line(file, line), fault))
         if rows:
             heads = "".join(
-                f'<th scope="col" class="{name.lower()}">{name}</th>' for name in HEADS
+                f'<th scope="col" class="{name}">{text}</th>' for name, text in HEADS.items()
             )
             tables.append(
                 f'<h3>{escape(label(file))}</h3><table class="source"><thead><tr>{heads}</tr>'
@@ -153,7 +163,8 @@ def _source(
 _LEGEND = {
     "share": "of the launch's passes through the load/store units (four sectors or one wavefront)",
     "sectors": "32 bytes of global memory, a request of a warp (the least that would do)",
-    "wavefronts": "passes over the banks of shared memory, a request (the least)",
+    "eff.": "the least sectors by the sectors",
+    "wavefr.": "passes over the banks of shared memory, a request (the least)",
     "lanes": "active ones of 32",
 }
 
