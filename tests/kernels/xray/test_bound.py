@@ -140,9 +140,10 @@ def test_a_sample_is_scaled_up_and_says_so():
         traced=10,
         arrays=(array(read=100),),
     )
-    found = bound(sampled, SMALL)
+    found = bound(sampled, SMALL, instructions_per_flop=3.2)
     work = {term.name: term.work for term in found.terms}
     assert work["fp32"] == pytest.approx(100_000)
+    assert work["issue"] == pytest.approx(10_000)
     assert work["lsu"] == pytest.approx(100_000)
     assert work["dram"] == 3200, "other blocks may have read the same"
     assert any("10 of 1,000 blocks were traced" in note for note in found.notes)
