@@ -1,5 +1,8 @@
 // The runtime that every compiled kernel file shares: its doors to kernels and to Python.
 #include "workers.hpp"
+#ifdef EMULATOR_TRACED
+#include "trace_hooks.hpp"
+#endif
 
 extern "C" {
 __thread Index3 threadIdx EMULATOR_TLS;
@@ -27,7 +30,9 @@ extern "C" int emulator_barrier(Barrier kind, int predicate, const char* file, i
         worker.lines_differ = true;
     }
     worker.predicates += predicate != 0;
+    EMULATOR_TRACE(stop(worker, worker.current, false));
     wait_here(worker);
+    EMULATOR_TRACE_BLOCK();
     thread.state = State::running;
     int result = worker.barrier_result;
     if (kind == Barrier::all) return result == static_cast<int>(worker.thread_count);
@@ -53,6 +58,7 @@ extern "C" uint64_t emulator_warp(WarpOp op, const char* name, uint32_t mask, ui
     thread.source_lane = source_lane;
     thread.value = value;
     worker.warps[thread.warp].waiting |= 1u << thread.lane;
+    EMULATOR_TRACE(wait_in_warp(EMULATOR_CALLER));
     release_warp(worker, thread.warp, mask);
     wait_here(worker);
     return thread.result;

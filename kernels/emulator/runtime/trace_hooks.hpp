@@ -1,0 +1,132 @@
+// The functions that `-fsanitize=thread -fsanitize-coverage=trace-pc` has a compiler call at each
+// access and basic block, and Python's door to the tracer behind them.
+#pragma once
+
+#include "tracing.hpp"
+#include "workers.hpp"
+
+// A copy of a struct, or of memory by memcpy, goes 4 bytes at a time where it can.
+inline void note_range(TraceKind kind, const void* address, size_t bytes, uint64_t pc) {
+    auto* at = static_cast<const char*>(address);
+    size_t step = (reinterpret_cast<uint64_t>(address) | bytes) % 4 ? 1 : 4;
+    for (size_t i = 0; i < bytes; i += step) note(kind, static_cast<uint32_t>(step), pc, at + i);
+}
+
+extern "C" {
+
+void __sanitizer_cov_trace_pc() {
+    note(TraceKind::block, 0, EMULATOR_CALLER, nullptr);
+}
+
+#define EMULATOR_HOOKS(bytes)                                        \
+    void __tsan_read##bytes(void* address) {                         \
+        note(TraceKind::read, bytes, EMULATOR_CALLER, address);      \
+    }                                                                \
+    void __tsan_write##bytes(void* address) {                        \
+        note(TraceKind::write, bytes, EMULATOR_CALLER, address);     \
+    }                                                                \
+    void __tsan_volatile_read##bytes(void* address) {                \
+        note(TraceKind::read, bytes, EMULATOR_CALLER, address);      \
+    }                                                                \
+    void __tsan_volatile_write##bytes(void* address) {               \
+        note(TraceKind::write, bytes, EMULATOR_CALLER, address);     \
+    }
+EMULATOR_HOOKS(1)
+EMULATOR_HOOKS(2)
+EMULATOR_HOOKS(4)
+EMULATOR_HOOKS(8)
+EMULATOR_HOOKS(16)
+#undef EMULATOR_HOOKS
+
+void __tsan_read_range(void* address, size_t bytes) {
+    note_range(TraceKind::read, address, bytes, EMULATOR_CALLER);
+}
+void __tsan_write_range(void* address, size_t bytes) {
+    note_range(TraceKind::write, address, bytes, EMULATOR_CALLER);
+}
+
+// The linker has the kernel file's calls of memcpy and its kin come here (--wrap).
+void* __wrap_memcpy(void* to, const void* from, size_t bytes) {
+    note_range(TraceKind::read, from, bytes, EMULATOR_CALLER);
+    note_range(TraceKind::write, to, bytes, EMULATOR_CALLER);
+    return memcpy(to, from, bytes);
+}
+void* __wrap_memmove(void* to, const void* from, size_t bytes) {
+    note_range(TraceKind::read, from, bytes, EMULATOR_CALLER);
+    note_range(TraceKind::write, to, bytes, EMULATOR_CALLER);
+    return memmove(to, from, bytes);
+}
+void* __wrap_memset(void* to, int value, size_t bytes) {
+    note_range(TraceKind::write, to, bytes, EMULATOR_CALLER);
+    return memset(to, value, bytes);
+}
+
+// Atomic operations are told by device/atomics.hpp, once each; here they are only done.
+void emulator_atomic(const void* address, uint32_t bytes) {
+    note(TraceKind::atomic, bytes, EMULATOR_CALLER, address);
+}
+#define EMULATOR_ATOMICS(bits, T)                                                             \
+    T __tsan_atomic##bits##_load(const volatile T* at, int) {                                 \
+        return __atomic_load_n(at, __ATOMIC_SEQ_CST);                                         \
+    }                                                                                         \
+    void __tsan_atomic##bits##_store(volatile T* at, T value, int) {                          \
+        __atomic_store_n(at, value, __ATOMIC_SEQ_CST);                                        \
+    }                                                                                         \
+    T __tsan_atomic##bits##_exchange(volatile T* at, T value, int) {                          \
+        return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);                              \
+    }                                                                                         \
+    T __tsan_atomic##bits##_fetch_add(volatile T* at, T value, int) {                         \
+        return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);                               \
+    }                                                                                         \
+    T __tsan_atomic##bits##_fetch_sub(volatile T* at, T value, int) {                         \
+        return __atomic_fetch_sub(at, value, __ATOMIC_SEQ_CST);                               \
+    }                                                                                         \
+    T __tsan_atomic##bits##_fetch_and(volatile T* at, T value, int) {                         \
+        return __atomic_fetch_and(at, value, __ATOMIC_SEQ_CST);                               \
+    }                                                                                         \
+    T __tsan_atomic##bits##_fetch_or(volatile T* at, T value, int) {                          \
+        return __atomic_fetch_or(at, value, __ATOMIC_SEQ_CST);                                \
+    }                                                                                         \
+    T __tsan_atomic##bits##_fetch_xor(volatile T* at, T value, int) {                         \
+        return __atomic_fetch_xor(at, value, __ATOMIC_SEQ_CST);                               \
+    }                                                                                         \
+    bool __tsan_atomic##bits##_compare_exchange_strong(volatile T* at, T* seen, T value, int, \
+                                                       int) {                                 \
+        return __atomic_compare_exchange_n(at, seen, value, false, __ATOMIC_SEQ_CST,          \
+                                           __ATOMIC_SEQ_CST);                                 \
+    }                                                                                         \
+    bool __tsan_atomic##bits##_compare_exchange_weak(volatile T* at, T* seen, T value, int,   \
+                                                     int) {                                   \
+        return __atomic_compare_exchange_n(at, seen, value, false, __ATOMIC_SEQ_CST,          \
+                                           __ATOMIC_SEQ_CST);                                 \
+    }
+EMULATOR_ATOMICS(32, uint32_t)
+EMULATOR_ATOMICS(64, uint64_t)
+#undef EMULATOR_ATOMICS
+void __tsan_atomic_thread_fence(int) {}
+
+// The depth of calls: a function ends before the one that called it goes on.
+void __tsan_func_entry(void*) {
+    pen.depth = depth_key(++pen.calls);
+}
+void __tsan_func_exit() {
+    pen.depth = depth_key(--pen.calls);
+}
+void __tsan_init() {}
+void __tsan_vptr_update(void**, void*) {}
+void __tsan_vptr_read(void**) {}
+
+// ---- for Python: around one launch ----
+
+void emulator_trace_begin(const TraceRequest* request) {
+    tracer = new Tracer(*request);
+}
+void emulator_trace_result(TraceResult* result) {
+    *result = tracer->result();
+}
+void emulator_trace_end() {
+    delete tracer;
+    tracer = nullptr;
+    restore_handlers();
+}
+}
