@@ -198,8 +198,14 @@ def _text(value: object) -> str:
 
 def _keep_apart(assembly: str) -> str:
     """Put a gap behind each shared array, so that what runs over its end is seen."""
-    section = r"(\.section\s+\.tbss\b(?:(?!\.section|\.text).)*?\.zero\s+\d+\n)"
-    return re.sub(section, rf"\1\t.zero\t{SHARED_GAP}\n", assembly, flags=re.DOTALL)
+    lines, is_shared = [], False
+    for line in assembly.splitlines():
+        lines.append(line)
+        if re.match(r"\s*\.(section|text|data|bss)\b", line):
+            is_shared = ".tbss" in line
+        elif is_shared and re.match(r"\s*\.zero\b", line):
+            lines.append(f"\t.zero\t{SHARED_GAP}")
+    return "\n".join(lines) + "\n"
 
 
 def _registration(found: Found, name_expressions: Sequence[str], traced: bool) -> str:

@@ -17,7 +17,7 @@ from ctypes import (
 
 from kernels.emulator import binding
 
-OPERATIONS = ("block", "sync", "read", "write", "atomic")
+OPERATIONS = ("read", "write", "atomic")
 SPACES = ("global", "shared", "local", "ignored")
 FAULTS = ("bounds", "foreign", "misaligned", "race", "uninitialised")
 
@@ -52,7 +52,7 @@ class Request(Structure):
         ("array_count", c_uint64),
         ("shared_count", c_uint64),
         ("block_count", c_uint64),
-        ("most_events", c_uint64),
+        ("most_words", c_uint64),
     )
 
 

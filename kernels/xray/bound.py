@@ -4,7 +4,8 @@ It is a bound, not a prediction: each term is the time that one part of the GPU 
 kept waiting, and the largest says which part binds. What it rests on:
 
 - The counts are of the launch as the emulator ran it. ``nvcc`` may yet merge accesses (four floats
-  to one of 16 bytes) or drop some, and then a time below the LSU's term is possible.
+  to one of 16 bytes), or find some of them or of the arithmetic needless; then a time below the
+  terms that count them is possible.
 - DRAM moves every different sector once: the caches hold nothing at the start, everything that is
   used again stays in them, and what was written has reached memory at the end. Where all of it fits
   in L2, a launch that finds it there can be faster, and `Bound.notes` says so.

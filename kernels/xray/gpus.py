@@ -148,7 +148,7 @@ GPUS = {
     "h100-pcie": _gpu("H100 PCIe", "9.0", 114, 1755, 50, 2039),
     "h200": _gpu("H200 SXM", "9.0", 132, 1980, 50, 4800),
     # Blackwell data sheets: HGX B200 (75 TFLOPS a GPU give the clock); of the two published rates
-    # of its memory, 7.7 and 8 TB/s, the higher.
+    # of its memory, 7.7 and 8 TB/s, the higher. Its L2 as users' boards report it.
     "b200": _gpu("B200", "10.0", 148, 1980, 126, 8000),
     # RTX Blackwell whitepaper.
     "5090": _gpu("GeForce RTX 5090", "12.0", 170, 2407, 96, 1792),

@@ -24,7 +24,7 @@ from .memory import Argument, Memory
 from .record import Access, Array, Branch, Finding, Index3, Line, Party, Recording, Warp
 
 MOST_BLOCKS = 4096
-MOST_EVENTS = 1 << 19  # a thread, from barrier to barrier: 8 MiB
+MOST_WORDS = 2 << 20  # of 4 bytes, a thread, from barrier to barrier
 SLOWER = 40  # the time limit is meant for untraced launches
 
 _lock = threading.Lock()  # the runtime traces one launch at a time
@@ -158,7 +158,7 @@ class _Trace:
             array_count=len(arrays),
             shared_count=len(shared),
             block_count=len(self.sampled),
-            most_events=MOST_EVENTS,
+            most_words=MOST_WORDS,
         )
         return request, [arrays, shared, blocks]
 

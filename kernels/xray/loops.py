@@ -16,7 +16,7 @@ from kernels.xray.disassembly import Instruction
 
 JUMPS = {"BRA", "JMP", "CALL"}  # with a target inside the function, a CALL is a jump as well
 ENDS = {"EXIT", "RET"}
-INDIRECT = {"BRX", "JMX"}
+INDIRECT = {"BRX", "BRXU", "JMX", "JMXU"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,17 +38,21 @@ def declaration(kernel: str, files: Sequence[Path]) -> tuple[Path, int, list[str
         # White space in place of comments keeps the lines.
         code = _COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
         for found in re.finditer(rf"\b{re.escape(name)}\s*\(", code):
-            before = code[max(code.rfind(mark, 0, found.start()) for mark in ";}{") + 1 :]
-            if "__global__" not in before[: found.start()]:
-                continue
-            line = code.count("\n", 0, found.start()) + 1
-            return file, line, _parameters(code, found.end())
+            begins = max(code.rfind(mark, 0, found.start()) for mark in ";}{") + 1
+            parameters, end = _parameters(code, found.end())
+            # A macro may stand for __global__: then it is the body that tells it from a call.
+            is_kernel = "__global__" in code[begins : found.start()]
+            if is_kernel or code[end:].lstrip().startswith("{"):
+                return file, code.count("\n", 0, found.start()) + 1, parameters
     return files[0], 0, []
 
 
-def _parameters(code: str, at: int) -> list[str]:
+def _parameters(code: str, at: int) -> tuple[list[str], int]:
+    """Return the names in the parentheses that are open at `at`, and where they end."""
     depth, part, parts = 1, "", []
-    for character in code[at:]:
+    while depth and at < len(code):
+        character = code[at]
+        at += 1
         depth += character in "(<[{"
         depth -= character in ")>]}"
         if not depth:
@@ -60,7 +64,7 @@ def _parameters(code: str, at: int) -> list[str]:
             part += character
     parts.append(part)
     names = [re.findall(r"[A-Za-z_]\w*", part.split("=")[0]) for part in parts if part.strip()]
-    return [found[-1] if found else "?" for found in names]
+    return [found[-1] if found else "?" for found in names], at
 
 
 def shared_arrays(library: Path) -> list[tuple[str, int, int]]:

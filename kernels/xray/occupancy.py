@@ -106,9 +106,6 @@ def occupancy(gpu: Gpu, threads: int, registers: int, shared_bytes: int = 0) -> 
 
 def _by_registers(registers: int, warps: int) -> int:
     by_warp = round_up(registers * WARP, REGISTER_UNIT)
-    # The hardware takes a block's warps to be spread over all quarters when it checks a launch.
-    if by_warp * round_up(warps, SUB_PARTITIONS) > REGISTERS_PER_SM:
-        return 0
     resident = REGISTERS_PER_SM // SUB_PARTITIONS // by_warp * SUB_PARTITIONS
     return resident // warps
 

@@ -172,8 +172,10 @@ def compiled(path: Path, name: str, arch: str, defines: Mapping[str, int | str])
     KernelCompileError
         NVRTC refused the file.
     ValueError
-        The file has no such kernel; the message lists those it has.
+        NVRTC does not know the architecture, or the file has no such kernel; the message lists
+        those there are.
     """
+    resources.check_arch(arch)
     items = tuple(sorted(defines.items()))
     made = resources.compile_file(path, items, arch)
     names = [usage.function for usage in made.usages]

@@ -23,10 +23,10 @@ struct TraceRequest {
     const TraceShared* shared;
     const uint64_t* blocks;  // those to trace, ascending; null for all
     uint64_t array_count, shared_count, block_count;
-    uint64_t most_events;  // a thread may leave between two barriers; what is more is cut off
+    uint64_t most_words;  // of events a thread may leave between two barriers; the rest is cut off
 };
 
-enum class TraceKind : uint8_t { block, sync, read, write, atomic };
+enum class TraceKind : uint8_t { read, write, atomic };
 enum class TraceSpace : uint32_t { global, shared, local, ignored };
 
 // One access of the code to one array. `pc` counts from where the library was loaded.

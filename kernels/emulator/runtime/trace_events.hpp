@@ -7,37 +7,63 @@
 
 #include "trace_abi.hpp"
 
-// The key orders code as a warp executes it: the lowest is next. Its low 24 bits are the place in
-// the code; above them deeper calls come first, so that a called function ends before its caller
-// goes on.
-struct Event {
+// An event is a word, its key; an access's address follows in two more. The key orders code as a
+// warp executes it: the lowest is next. Its low 4 bits say what happened, the next 24 where in the
+// code; above them deeper calls come first, so that a called function ends before its caller goes
+// on.
+using Word = uint32_t;
+
+enum Code : uint32_t { block_code, sync_code, read_code, write_code = 7, atomic_code = 12 };
+
+constexpr Word no_key = 0xFFFFFFFF;
+constexpr size_t longest_event = 3;
+
+inline uint32_t code_of(Word key) {
+    return key & 15;
+}
+inline uint32_t pc_of(Word key) {
+    return key >> 4 & 0xFFFFFF;
+}
+inline TraceKind kind_of(uint32_t code) {
+    return code < write_code ? TraceKind::read
+                             : code < atomic_code ? TraceKind::write : TraceKind::atomic;
+}
+inline uint32_t bytes_of(uint32_t code) {
+    return code < write_code ? 1u << (code - read_code)
+                             : code < atomic_code ? 1u << (code - write_code)
+                                                  : 4u << (code - atomic_code);
+}
+inline uint64_t address_at(const Word* event) {
     uint64_t address;
-    uint32_t key;
-    TraceKind kind;
-    uint8_t bytes;
-};
-static_assert(sizeof(Event) == 16);
-
-constexpr uint32_t pc_mask = 0xFFFFFF;
-constexpr uint32_t no_key = 0xFFFFFFFF;
-
-inline uint32_t depth_key(int depth) {
-    return static_cast<uint32_t>(depth < 255 ? 255 - depth : 0) << 24;
+    __builtin_memcpy(&address, event + 1, sizeof address);
+    return address;
+}
+inline Word* put(Word* event, Word key, uint64_t address) {
+    *event = key;
+    __builtin_memcpy(event + 1, &address, sizeof address);
+    return event + longest_event;
 }
 
 // Where the running thread writes next. One OS thread traces, so that none of this is its own.
 struct Pen {
-    Event *next = nullptr, *end = nullptr;
+    Word *next = nullptr, *end = nullptr;
     uint64_t code = 0;  // where the kernel's library was loaded
-    uint32_t depth = depth_key(0);
+    Word bias = 0;
     int calls = 0;
+
+    // What a key has beside its place: both at once, so that a key costs one sum.
+    void set_calls(int count) {
+        calls = count;
+        bias = (static_cast<Word>(count < 15 ? 15 - count : 0) << 28) - static_cast<Word>(code << 4);
+    }
+    Word key(uint64_t pc, uint32_t code) const { return static_cast<Word>(pc << 4) + bias + code; }
 };
 inline Pen pen __attribute__((visibility("hidden")));
 
 struct Lane {
-    Event *begin = nullptr, *next = nullptr, *end = nullptr;
+    Word *begin = nullptr, *next = nullptr, *end = nullptr;
     int calls = 0;
-    uint32_t warp_key = 0;  // of the warp primitive it waits in
+    Word warp_key = 0;      // of the warp primitive it waits in
     uint32_t passed = 0;    // number of the last warp primitive it went through
     bool cut = false;
     const char* stack = nullptr;
@@ -47,7 +73,7 @@ struct Lane {
 class Buffers {
   public:
     struct Buffer {
-        Event* begin;
+        Word* begin;
         size_t capacity;
     };
     ~Buffers() {
@@ -55,8 +81,8 @@ class Buffers {
     }
     Buffer take() {
         if (free_.empty()) {
-            constexpr size_t capacity = 1024;
-            return {static_cast<Event*>(malloc(capacity * sizeof(Event))), capacity};
+            constexpr size_t capacity = 4096;
+            return {static_cast<Word*>(malloc(capacity * sizeof(Word))), capacity};
         }
         Buffer buffer = free_.back();
         free_.pop_back();

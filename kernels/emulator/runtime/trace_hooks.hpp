@@ -6,64 +6,66 @@
 #include "workers.hpp"
 
 // A copy of a struct, or of memory by memcpy, goes 4 bytes at a time where it can.
-inline void note_range(TraceKind kind, const void* address, size_t bytes, uint64_t pc) {
+inline void note_range(Code code, const void* address, size_t bytes, uint64_t pc) {
     auto* at = static_cast<const char*>(address);
-    size_t step = (reinterpret_cast<uint64_t>(address) | bytes) % 4 ? 1 : 4;
-    for (size_t i = 0; i < bytes; i += step) note(kind, static_cast<uint32_t>(step), pc, at + i);
+    const bool in_words = (reinterpret_cast<uint64_t>(address) | bytes) % 4 == 0;
+    for (size_t i = 0; i < bytes; i += in_words ? 4 : 1) {
+        note_access(code + (in_words ? 2 : 0), pc, at + i);
+    }
 }
 
 extern "C" {
 
 void __sanitizer_cov_trace_pc() {
-    note(TraceKind::block, 0, EMULATOR_CALLER, nullptr);
+    note_block(EMULATOR_CALLER);
 }
 
-#define EMULATOR_HOOKS(bytes)                                        \
+#define EMULATOR_HOOKS(bytes, step)                                  \
     void __tsan_read##bytes(void* address) {                         \
-        note(TraceKind::read, bytes, EMULATOR_CALLER, address);      \
+        note_access(read_code + step, EMULATOR_CALLER, address);     \
     }                                                                \
     void __tsan_write##bytes(void* address) {                        \
-        note(TraceKind::write, bytes, EMULATOR_CALLER, address);     \
+        note_access(write_code + step, EMULATOR_CALLER, address);    \
     }                                                                \
     void __tsan_volatile_read##bytes(void* address) {                \
-        note(TraceKind::read, bytes, EMULATOR_CALLER, address);      \
+        note_access(read_code + step, EMULATOR_CALLER, address);     \
     }                                                                \
     void __tsan_volatile_write##bytes(void* address) {               \
-        note(TraceKind::write, bytes, EMULATOR_CALLER, address);     \
+        note_access(write_code + step, EMULATOR_CALLER, address);    \
     }
-EMULATOR_HOOKS(1)
-EMULATOR_HOOKS(2)
-EMULATOR_HOOKS(4)
-EMULATOR_HOOKS(8)
-EMULATOR_HOOKS(16)
+EMULATOR_HOOKS(1, 0)
+EMULATOR_HOOKS(2, 1)
+EMULATOR_HOOKS(4, 2)
+EMULATOR_HOOKS(8, 3)
+EMULATOR_HOOKS(16, 4)
 #undef EMULATOR_HOOKS
 
 void __tsan_read_range(void* address, size_t bytes) {
-    note_range(TraceKind::read, address, bytes, EMULATOR_CALLER);
+    note_range(read_code, address, bytes, EMULATOR_CALLER);
 }
 void __tsan_write_range(void* address, size_t bytes) {
-    note_range(TraceKind::write, address, bytes, EMULATOR_CALLER);
+    note_range(write_code, address, bytes, EMULATOR_CALLER);
 }
 
 // The linker has the kernel file's calls of memcpy and its kin come here (--wrap).
 void* __wrap_memcpy(void* to, const void* from, size_t bytes) {
-    note_range(TraceKind::read, from, bytes, EMULATOR_CALLER);
-    note_range(TraceKind::write, to, bytes, EMULATOR_CALLER);
+    note_range(read_code, from, bytes, EMULATOR_CALLER);
+    note_range(write_code, to, bytes, EMULATOR_CALLER);
     return memcpy(to, from, bytes);
 }
 void* __wrap_memmove(void* to, const void* from, size_t bytes) {
-    note_range(TraceKind::read, from, bytes, EMULATOR_CALLER);
-    note_range(TraceKind::write, to, bytes, EMULATOR_CALLER);
+    note_range(read_code, from, bytes, EMULATOR_CALLER);
+    note_range(write_code, to, bytes, EMULATOR_CALLER);
     return memmove(to, from, bytes);
 }
 void* __wrap_memset(void* to, int value, size_t bytes) {
-    note_range(TraceKind::write, to, bytes, EMULATOR_CALLER);
+    note_range(write_code, to, bytes, EMULATOR_CALLER);
     return memset(to, value, bytes);
 }
 
 // Atomic operations are told by device/atomics.hpp, once each; here they are only done.
 void emulator_atomic(const void* address, uint32_t bytes) {
-    note(TraceKind::atomic, bytes, EMULATOR_CALLER, address);
+    note_access(atomic_code + (bytes > 4), EMULATOR_CALLER, address);
 }
 #define EMULATOR_ATOMICS(bits, T)                                                             \
     T __tsan_atomic##bits##_load(const volatile T* at, int) {                                 \
@@ -107,10 +109,10 @@ void __tsan_atomic_thread_fence(int) {}
 
 // The depth of calls: a function ends before the one that called it goes on.
 void __tsan_func_entry(void*) {
-    pen.depth = depth_key(++pen.calls);
+    pen.set_calls(pen.calls + 1);
 }
 void __tsan_func_exit() {
-    pen.depth = depth_key(--pen.calls);
+    pen.set_calls(pen.calls - 1);
 }
 void __tsan_init() {}
 void __tsan_vptr_update(void**, void*) {}

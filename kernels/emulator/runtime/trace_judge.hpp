@@ -30,24 +30,17 @@ inline TraceAccess& Tracer::access_at(uint32_t pc, TraceKind kind, uint32_t byte
     return accesses_.back();
 }
 
-inline void Tracer::request(uint32_t pc, const Event& first, uint32_t warp, uint32_t mask,
-                            Event** heads) {
-    Group group;
-    group.bytes = first.bytes;
-    for (uint32_t rest = mask; rest; rest &= rest - 1) {
-        auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
-        group.add(lane, heads[lane]++->address);
-    }
+inline void Tracer::request(uint32_t pc, TraceKind kind, uint32_t warp, const Group& group) {
     for (int32_t at = access_of_pc_[pc]; at >= 0;) {
         TraceAccess& access = accesses_[static_cast<size_t>(at)];
-        if (access.operation == first.kind && access.bytes == group.bytes &&
+        if (access.operation == kind && access.bytes == group.bytes &&
             group.low >= access.begin && group.high <= access.end) {
             execute(access, warp, group);
             return;
         }
         at = access.next;
     }
-    split(pc, first.kind, warp, group);
+    split(pc, kind, warp, group);
 }
 
 inline Tracer::Place Tracer::find_shared(uint64_t address, uint32_t bytes) const {

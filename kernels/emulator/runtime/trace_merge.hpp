@@ -41,7 +41,7 @@ inline void Tracer::begin_launch(Worker& worker, const SharedMemory& memory) {
         &search);
     pen.code = search.begin;
     code_end_ = search.end;
-    access_of_pc_.assign(std::min<uint64_t>(code_end_ - pen.code, pc_mask) + 1, -1);
+    access_of_pc_.assign(std::min<uint64_t>(code_end_ - pen.code, 0xFFFFFF) + 1, -1);
     block_of_pc_ = access_of_pc_;
 
     shared_begin_ = reinterpret_cast<uint64_t>(memory.begin);
@@ -109,14 +109,12 @@ inline void Tracer::switch_to(Worker&, int thread) {
     current_ = thread;
     pen.next = lanes_[thread].next;
     pen.end = lanes_[thread].end;
-    pen.calls = lanes_[thread].calls;
-    pen.depth = depth_key(pen.calls);
+    pen.set_calls(lanes_[thread].calls);
 }
 
 inline void Tracer::begin_thread(Worker& worker, int thread) {
     if (!on) return;
-    pen.calls = 0;
-    pen.depth = depth_key(0);
+    pen.set_calls(0);
     lanes_[thread].stack = worker.fibers[worker.threads[thread].fiber].stack;
 }
 
@@ -141,7 +139,7 @@ inline void Tracer::release_warp(Worker&, uint32_t warp, uint32_t group) {
     for (uint32_t rest = group; rest; rest &= rest - 1) {
         int thread = static_cast<int>(warp * 32) + __builtin_ctz(rest);
         uint64_t which = uint64_t{group} << 32 | warp_primitives_;
-        append(thread, {which, lanes_[thread].warp_key, TraceKind::sync, 0});
+        append(thread, lanes_[thread].warp_key, which);
     }
     if (current_ >= 0) {
         pen.next = lanes_[current_].next;
@@ -149,44 +147,41 @@ inline void Tracer::release_warp(Worker&, uint32_t warp, uint32_t group) {
     }
 }
 
-inline void Tracer::append(int thread, const Event& event) {
+inline void Tracer::append(int thread, Word key, uint64_t address) {
     int before = current_;
     Pen kept = pen;
     current_ = thread;
     pen.next = lanes_[thread].next;
     pen.end = lanes_[thread].end;
-    Event* place = pen.next == pen.end ? room() : pen.next;
-    if (place) {
-        *place = event;
-        pen.next = place + 1;
-    }
+    Word* place = pen.next >= pen.end ? room() : pen.next;
+    if (place) pen.next = put(place, key, address);
     lanes_[thread].next = pen.next;
     current_ = before;
     pen = kept;
 }
 
 // The event's place where the pen's buffer is full, or null where nothing is to be kept.
-inline Event* Tracer::room() {
+inline Word* Tracer::room() {
     if (!on || current_ < 0) return nullptr;
     Lane& lane = lanes_[current_];
     if (lane.cut) return nullptr;
     Worker& worker = *worker_;
     const auto earlier = worker.uninterruptible;
     worker.uninterruptible = 1;  // malloc must not be left half-way
-    Event* place = nullptr;
+    Word* place = nullptr;
+    size_t capacity = 0;
     if (!lane.begin) {
         Buffers::Buffer buffer = buffers_.take();
-        lane.begin = lane.next = buffer.begin;
-        lane.end = buffer.begin + buffer.capacity - 1;  // one is left for what ends them
-        place = lane.begin;
+        lane.begin = place = buffer.begin;
+        capacity = buffer.capacity;
     } else {
-        size_t used = static_cast<size_t>(pen.end - lane.begin), capacity = 2 * (used + 1);
-        auto* larger = used < asked_.most_events
-                           ? static_cast<Event*>(realloc(lane.begin, capacity * sizeof(Event)))
+        size_t used = static_cast<size_t>(pen.next - lane.begin);
+        capacity = 2 * static_cast<size_t>(lane.end - lane.begin + longest_event + 1);
+        auto* larger = used < asked_.most_words
+                           ? static_cast<Word*>(realloc(lane.begin, capacity * sizeof(Word)))
                            : nullptr;
         if (larger) {
             lane.begin = larger;
-            lane.end = larger + capacity - 1;
             place = larger + used;
         } else {
             lane.cut = true;
@@ -194,6 +189,7 @@ inline Event* Tracer::room() {
         }
     }
     if (place) {
+        lane.end = lane.begin + capacity - longest_event - 1;  // and one for what ends them
         pen.next = place;
         pen.end = lane.end;
     }
@@ -218,74 +214,74 @@ inline void Tracer::flush(uint32_t warp) {
     const auto earlier = worker.uninterruptible;
     worker.uninterruptible = 1;
     Lane* lanes = &lanes_[warp * 32];
-    constexpr uint32_t parked = no_key - 1;
-    alignas(64) uint32_t keys[32];
-    Event* heads[32];
+    constexpr Word parked = no_key - 1;
+    Word nothing = no_key;
+    // Plain loops over all 32 lanes, active or not: the compiler makes vectors of them.
+    alignas(64) Word keys[32];
+    alignas(64) Word* heads[32];
     for (uint32_t i = 0; i < 32; ++i) {
-        keys[i] = no_key;
-        if (!(worker.warps[warp].existing >> i & 1) || !lanes[i].begin) continue;
-        heads[i] = lanes[i].begin;
-        *lanes[i].next = {0, no_key, TraceKind::block, 0};
-        keys[i] = heads[i]->key;
+        heads[i] = &nothing;
+        if (worker.warps[warp].existing >> i & 1 && lanes[i].begin) {
+            heads[i] = lanes[i].begin;
+            *lanes[i].next = no_key;
+        }
+        keys[i] = *heads[i];
     }
+    TraceBlock* last = nullptr;  // the block just executed, by the lanes of `last_mask`
+    uint32_t last_mask = 0;
     for (;;) {
-        uint32_t key = no_key;
+        Word key = no_key;
         for (uint32_t i = 0; i < 32; ++i) key = keys[i] < key ? keys[i] : key;
+        const uint32_t code = code_of(key);
+        if (last && (code < read_code || key >= parked)) {
+            note_successors(*last, last_mask, keys);
+            last = nullptr;
+        }
         if (key >= parked) break;
         uint32_t mask = 0;
         for (uint32_t i = 0; i < 32; ++i) mask |= static_cast<uint32_t>(keys[i] == key) << i;
-        const Event first = *heads[__builtin_ctz(mask)];
 
-        if (first.kind == TraceKind::sync) {
+        if (code == sync_code) {
             // Executed by all its lanes at once, as soon as the last of them is there.
-            auto group = static_cast<uint32_t>(first.address >> 32);
-            bool all_here = true;
-            for (uint32_t rest = group; rest; rest &= rest - 1) {
-                const Lane& lane = lanes[__builtin_ctz(rest)];
-                const Event* head = lane.begin ? heads[__builtin_ctz(rest)] : nullptr;
-                all_here &= head && head->kind == TraceKind::sync && head->address == first.address;
-            }
-            if (!all_here) {
-                keys[__builtin_ctz(mask)] = parked;
+            const auto first = static_cast<uint32_t>(__builtin_ctz(mask));
+            const uint64_t which = address_at(heads[first]);
+            if (!all_there(which, heads)) {
+                keys[first] = parked;
                 continue;
             }
-            mask = group;
-            for (uint32_t rest = group; rest; rest &= rest - 1) {
-                auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
-                lanes[lane].passed = static_cast<uint32_t>(first.address);
-                ordering_->pass(warp, lane, group, lanes[lane].passed);
-            }
-        }
-        TraceBlock* block = nullptr;
-        if (first.kind <= TraceKind::sync) {
-            block = &block_at(key & pc_mask);
-            ++block->executions;
-            block->lanes += static_cast<uint64_t>(__builtin_popcount(mask));
-            for (uint32_t rest = mask; rest; rest &= rest - 1) ++heads[__builtin_ctz(rest)];
-        }
-        // The accesses of the block: the same of every lane, one after the other.
-        bool together = true;
-        for (;;) {
-            const Event next = *heads[__builtin_ctz(mask)];
+            mask = static_cast<uint32_t>(which >> 32);
             for (uint32_t rest = mask; rest; rest &= rest - 1) {
-                together &= heads[__builtin_ctz(rest)]->key == next.key;
+                auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
+                keys[lane] = key;  // also those that were parked
+                lanes[lane].passed = static_cast<uint32_t>(which);
+                ordering_->pass(warp, lane, mask, lanes[lane].passed);
             }
-            if (!together || next.kind <= TraceKind::sync) break;
-            request(next.key & pc_mask, next, warp, mask, heads);
         }
-        const uint32_t next = heads[__builtin_ctz(mask)]->key;
-        for (uint32_t rest = mask; rest; rest &= rest - 1) {
-            keys[__builtin_ctz(rest)] = heads[__builtin_ctz(rest)]->key;
+        if (code < read_code) {
+            last = &block_at(pc_of(key));
+            last_mask = mask;
+            ++last->executions;
+            last->lanes += static_cast<uint64_t>(__builtin_popcount(mask));
+        } else {
+            Group group;
+            group.bytes = bytes_of(code);
+            for (uint32_t rest = mask; rest; rest &= rest - 1) {
+                auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
+                group.add(lane, address_at(heads[lane]));
+            }
+            request(pc_of(key), kind_of(code), warp, group);
         }
-        if (!block) continue;
-        block->divergent += !together;
-        if (block->first_successor == no_key) block->first_successor = next;
-        if (!together || block->first_successor != next) block->is_branch = 1;
+        const size_t length = code == block_code ? 1 : longest_event;
+        for (uint32_t i = 0; i < 32; ++i) heads[i] += mask >> i & 1 ? length : 0;
+        for (uint32_t i = 0; i < 32; ++i) {
+            if (mask >> i & 1) keys[i] = *heads[i];
+        }
     }
     for (uint32_t i = 0; i < 32; ++i) {
         Lane& lane = lanes[i];
         if (lane.begin) {
-            buffers_.give_back({lane.begin, static_cast<size_t>(lane.end - lane.begin) + 1});
+            buffers_.give_back(
+                {lane.begin, static_cast<size_t>(lane.end - lane.begin) + longest_event + 1});
         }
         lane.begin = lane.next = lane.end = nullptr;
         lane.cut = false;
@@ -294,6 +290,26 @@ inline void Tracer::flush(uint32_t warp) {
         pen.next = pen.end = nullptr;
     }
     worker.uninterruptible = earlier;
+}
+
+// Whether all lanes of a warp primitive, which is known by its group and number, are at it.
+inline bool Tracer::all_there(uint64_t which, Word* const* heads) {
+    for (auto rest = static_cast<uint32_t>(which >> 32); rest; rest &= rest - 1) {
+        const Word* head = heads[__builtin_ctz(rest)];
+        if (*head == no_key || code_of(*head) != sync_code || address_at(head) != which) return false;
+    }
+    return true;
+}
+
+// Where the lanes that executed a block went from it.
+inline void Tracer::note_successors(TraceBlock& block, uint32_t mask, const Word* keys) {
+    const Word next = keys[__builtin_ctz(mask)];
+    uint32_t same = 0;
+    for (uint32_t i = 0; i < 32; ++i) same |= static_cast<uint32_t>(keys[i] == next) << i;
+    const bool diverged = (same & mask) != mask;
+    block.divergent += diverged;
+    if (block.first_successor == no_key) block.first_successor = next;
+    if (diverged || block.first_successor != next) block.is_branch = 1;
 }
 
 // After a block that ended early: what its threads did until then.

@@ -23,10 +23,10 @@ class Tracer {
     void release_barrier(Worker& worker);
     void release_warp(Worker& worker, uint32_t warp, uint32_t group);
     void flush_all();
-    Event* room();
+    Word* room();
 
     void wait_in_warp(uint64_t pc) {
-        if (on) lanes_[current_].warp_key = pen.depth | static_cast<uint32_t>(pc - pen.code);
+        if (on) lanes_[current_].warp_key = pen.key(pc, sync_code);
     }
 
     explicit Tracer(const TraceRequest& request);
@@ -37,10 +37,12 @@ class Tracer {
 
     // Merging.
     void flush(uint32_t warp);
-    void append(int thread, const Event& event);
+    static bool all_there(uint64_t which, Word* const* heads);
+    static void note_successors(TraceBlock& block, uint32_t mask, const Word* keys);
+    void append(int thread, Word key, uint64_t address);
     void save_pen();
     TraceBlock& block_at(uint32_t pc);
-    void request(uint32_t pc, const Event& first, uint32_t warp, uint32_t mask, Event** heads);
+    void request(uint32_t pc, TraceKind kind, uint32_t warp, const Group& group);
     void split(uint32_t pc, TraceKind kind, uint32_t warp, const Group& group);
     void execute(TraceAccess& access, uint32_t warp, const Group& group);
     void judge(TraceAccess& access, uint32_t warp, const Group& group);

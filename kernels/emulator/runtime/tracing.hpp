@@ -9,17 +9,20 @@
 
 inline Tracer* tracer = nullptr;  // of the one launch that runs; Python sees to that
 
-inline void note(TraceKind kind, uint32_t bytes, uint64_t pc, const void* address) {
-    Event* event = pen.next;
-    if (__builtin_expect(event == pen.end, 0)) {
-        event = tracer ? tracer->room() : nullptr;
-        if (!event) return;
-    }
-    event->address = reinterpret_cast<uint64_t>(address);
-    event->key = pen.depth | static_cast<uint32_t>(pc - pen.code);
-    event->kind = kind;
-    event->bytes = static_cast<uint8_t>(bytes);
+inline Word* room_for_event() {
+    Word* event = pen.next;
+    if (__builtin_expect(event >= pen.end, 0)) event = tracer ? tracer->room() : nullptr;
+    return event;
+}
+inline void note_block(uint64_t pc) {
+    Word* event = room_for_event();
+    if (!event) return;
+    *event = pen.key(pc, block_code);
     pen.next = event + 1;
+}
+inline void note_access(uint32_t code, uint64_t pc, const void* address) {
+    Word* event = room_for_event();
+    if (event) pen.next = put(event, pen.key(pc, code), reinterpret_cast<uint64_t>(address));
 }
 
 #define EMULATOR_CALLER reinterpret_cast<uint64_t>(__builtin_return_address(0))
@@ -28,7 +31,7 @@ inline void note(TraceKind kind, uint32_t bytes, uint64_t pc, const void* addres
         if (tracer) tracer->what; \
     } while (false)
 // What follows a barrier begins like a basic block.
-#define EMULATOR_TRACE_BLOCK() note(TraceKind::block, 0, EMULATOR_CALLER, nullptr)
+#define EMULATOR_TRACE_BLOCK() note_block(EMULATOR_CALLER)
 
 #else
 
