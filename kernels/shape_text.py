@@ -41,7 +41,7 @@ def parse(text: str, operation: str) -> Conv2dShape | PoolShape:
     ShapeTextError
         A text that is no shape of this operation.
     """
-    _, values = split(f"{operation}:{text.removeprefix(operation + ':')}")
+    values = _numbers(text.removeprefix(operation + ":"), operation, text)
     for name, value in values.items():
         if not re.fullmatch(r"\d{1,9}", value):
             raise ShapeTextError(f"shape {text!r}: {name} is {value!r}; expected a whole number")
@@ -69,6 +69,10 @@ def split(text: str) -> tuple[str, dict[str, str]]:
                 f"{', '.join(OPERATIONS)}"
             )
         operation, rest = "conv2d", text
+    return operation, _numbers(rest, operation, text)
+
+
+def _numbers(rest: str, operation: str, text: str) -> dict[str, str]:
     names, needed = fields(operation)
     values = [value.strip() for value in rest.split(",")]
     if not needed <= len(values) <= len(names):
@@ -77,7 +81,7 @@ def split(text: str) -> tuple[str, dict[str, str]]:
             f"shape {text!r} has {len(values)} numbers; expected "
             f"{','.join(names[:needed])}{optional}{']' * (len(names) - needed)}"
         )
-    return operation, {
+    return {
         name: value.removeprefix(f"{name}=").removeprefix(f"{name.lower()}=")
         for name, value in zip(names, values, strict=False)
     }
@@ -116,4 +120,3 @@ def build(operation: str, given: Mapping[str, int], text: str) -> Conv2dShape | 
         )
     except (TypeError, ValueError) as error:
         raise ShapeTextError(f"shape {text!r}: {error}") from None
-

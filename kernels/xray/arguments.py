@@ -106,7 +106,9 @@ def parse(
     for parameter in parameters:
         text = given[parameter.name]
         try:
-            value = _number(parameter, text) if parameter.is_number else _array(parameter, text, rng)
+            value = (
+                _number(parameter, text) if parameter.is_number else _array(parameter, text, rng)
+            )
         except ArgumentsError as error:
             raise ArgumentsError(f"--arg {parameter.name}={text}: {error}") from None
         values.append(value)
@@ -124,7 +126,7 @@ def example(parameter: Parameter, extent: int) -> str:
     Parameters
     ----------
     parameter
-        Of a kernel.
+        Of a kernel; a pointer or a number.
     extent
         Of integers; an array gets 1,024 elements.
     """
@@ -132,15 +134,11 @@ def example(parameter: Parameter, extent: int) -> str:
     if parameter.is_number:
         value = {"f": "1.0", "b": "true"}.get(parameter.expected.kind, str(extent))
         return f"{parameter.name}={value if dtype == 'bool' else f'{dtype}:{value}'}"
-    if not parameter.expected.is_pointer:
-        return f"{parameter.name}=?"
     how = "random" if parameter.expected.is_const and dtype != "bool" else "empty"
     return f"{parameter.name}={how}:{dtype or 'float32'}:1024"
 
 
-def _assigned(
-    kernel: str, parameters: Sequence[Parameter], texts: Sequence[str]
-) -> dict[str, str]:
+def _assigned(kernel: str, parameters: Sequence[Parameter], texts: Sequence[str]) -> dict[str, str]:
     takes = f"{kernel} takes {', '.join(map(str, parameters)) or 'no arguments'}"
     names = [parameter.name for parameter in parameters]
     named: dict[str, str] = {}
@@ -157,9 +155,7 @@ def _assigned(
             named[match[1]] = match[2]
     free = [name for name in names if name not in named]
     if len(unnamed) > len(free):
-        raise ArgumentsError(
-            f"--arg {unnamed[len(free)]}: one argument too many; {takes}"
-        )
+        raise ArgumentsError(f"--arg {unnamed[len(free)]}: one argument too many; {takes}")
     named |= dict(zip(free, unnamed, strict=False))
     missing = [parameter for parameter in parameters if parameter.name not in named]
     if missing:

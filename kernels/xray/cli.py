@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
@@ -12,11 +13,12 @@ from typing import Any
 
 from rich.console import Console
 
-from kernels import emulator, resources, shape_text, table
-from kernels.xray import gpus, launches, own_file, source_view, static, unsupported
+from kernels import emulator, page, resources, shape_text, table
+from kernels.xray import gpus, launches, own_file, source_view, static, unsupported, xray_page
 from kernels.xray.arguments import ArgumentsError
 from kernels.xray.launches import Xray
 from kernels.xray.line_totals import Place, label, line_totals
+from kernels.xray.record import Recording
 from kernels.xray.static import Report
 
 # Small, and with edges on all sides: what a kernel does wrong it mostly does there.
@@ -93,6 +95,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     gpu = _gpu(args.gpu or DEFAULT_GPU)
+    if args.html:
+        _check_page(args.html)
+    if args.json and args.line:
+        raise XrayError("--line is for a person; --json has all lines")
     of_a_file = args.name.endswith((".cu", ".cuh")) or "/" in args.name
     _refuse(args, OF_A_ROW if of_a_file else OF_A_FILE, of_a_file)
     if of_a_file:
@@ -112,7 +118,7 @@ def _run(args: argparse.Namespace) -> int:
             xray = launches.of_row(row, direction, shape, text)
     focus = _focus(args.line, xray) if args.line else None
     with _busy(gpu.name):
-        reports = [_report(recording, gpu) for recording in xray.recordings]
+        reports = [_report(recording, xray, gpu) for recording in xray.recordings]
     if args.json:
         print(json.dumps(to_dict(xray, reports), indent=2))
     else:
@@ -187,31 +193,25 @@ def _focus(text: str, xray: Xray) -> Place:
     name, _, number = text.rpartition(":")
     if not re.fullmatch(r"\d{1,9}", number):
         raise XrayError(f"--line {text}: expected a line's number, or FILE:NUMBER")
-    found = [
-        at
-        for recording in xray.recordings
-        for at in line_totals(recording)
-        if not name or name in (at[0], label(at[0]), Path(at[0]).name)
-    ]
-    for at in found:
-        if at[1] == int(number):
-            return at
-    where = f" of {name}" if name else ""
+    places = sorted({at for recording in xray.recordings for at in line_totals(recording)})
+    for file, line in places:
+        if line == int(number) and name in ("", file, label(file), Path(file).name):
+            return file, line
     lines: dict[str, list[str]] = {}
-    for file, line in sorted(set(found)):
+    for file, line in places:
         lines.setdefault(label(file), []).append(str(line))
     known = "; ".join(f"{file}: {', '.join(numbers)}" for file, numbers in lines.items())
-    raise XrayError(
-        f"--line {text}: nothing was recorded at line {number}{where}; "
-        f"there is something at {known or 'no line'}"
-    )
+    raise XrayError(f"--line {text}: nothing was recorded there, but at {known or 'no line'}")
 
 
-def _report(recording: Any, gpu: gpus.Gpu) -> Report | str:
+def _report(recording: Recording, xray: Xray, gpu: gpus.Gpu) -> Report | str:
+    file = xray.compiled_from.get(recording.file, recording.file)
     try:
-        return static.of_recording(recording, gpu)
+        return static.of_recording(dataclasses.replace(recording, file=file), gpu)
     except (resources.NvrtcMissingError, resources.KernelCompileError, ValueError) as error:
-        return str(error).strip()
+        first, *more = str(error).strip().splitlines()
+        said = next((line for line in more if "error" in line), "")
+        return f"{first} {said}".strip().replace(file, label(recording.file))
 
 
 def _defaults(args: argparse.Namespace, of_a_file: bool) -> list[str]:
@@ -234,13 +234,16 @@ def _busy(what: str) -> Any:
     return console.status(f"compiling and running {what}")
 
 
-def _write(path: Path, xray: Xray, reports: Sequence[Report | str]) -> None:
-    from kernels import page
-    from kernels.xray import xray_page
+def _check_page(path: Path) -> None:
+    """Refuse a page that could not be written, before anything is run."""
+    if not path.parent.is_dir():
+        raise XrayError(f"--html {path}: there is no directory {path.parent}")
+    if path.is_dir() or (path.exists() and not page.is_ours(path)):
+        raise XrayError(f"--html {path}: there is something that is no page of this lab")
 
+
+def _write(path: Path, xray: Xray, reports: Sequence[Report | str]) -> None:
     try:
-        if path.exists() and not page.is_ours(path):
-            raise XrayError(f"--html {path}: there is a file that is no page of this lab")
         path.write_text(xray_page.build(xray, reports), encoding="utf-8")
     except OSError as error:
         raise XrayError(f"--html {path}: {error.strerror}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:[^"\\\n]|\\.)*"', re.DOTALL)
 _DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", re.MULTILINE)
@@ -18,32 +18,39 @@ def code_alone(text: str) -> str:
     return _DIRECTIVE.sub(blank, _COMMENT_OR_STRING.sub(blank, text))
 
 
+def outermost(code: str) -> Iterator[tuple[int, int, bool]]:
+    """Yield the outermost declarations and definitions of code: begin, end, whether with a body.
+
+    Parameters
+    ----------
+    code
+        From `code_alone`. Begin and end count its characters. Where braces do not pair, the rest
+        of the file is one definition.
+    """
+    depth, begun = 0, -1
+    for at, character in enumerate(code):
+        if character.isspace():
+            continue
+        begun = at if begun < 0 else begun
+        depth += (character == "{") - (character == "}")
+        if depth == 0 and character in ";}":
+            yield begun, at + 1, character == "}"
+            begun = -1
+    if depth > 0:
+        yield begun, len(code), True
+
+
 def definitions(text: str) -> list[tuple[int, int]]:
     """Return first and last line of each outermost definition with a body, in their order.
 
-    A namespace or ``extern "C"`` block counts as one. Where braces do not pair, the rest of the
-    file is one definition.
+    A namespace or ``extern "C"`` block counts as one.
     """
     code = code_alone(text)
-    found, depth, begun = [], 0, None
-    line = 1
-    for character in code:
-        if character == "\n":
-            line += 1
-        elif not character.isspace():
-            begun = begun or line
-            if character == "{":
-                depth += 1
-            elif character == "}":
-                depth -= 1
-                if depth == 0:
-                    found.append((begun, line))
-                    begun = None
-            elif character == ";" and depth == 0:
-                begun = None
-    if depth > 0 and begun:
-        found.append((begun, line))
-    return found
+    return [
+        (code.count("\n", 0, begin) + 1, code.count("\n", 0, end) + 1)
+        for begin, end, has_body in outermost(code)
+        if has_body
+    ]
 
 
 def ranges(text: str, lines: Iterable[int]) -> list[tuple[int, int]]:

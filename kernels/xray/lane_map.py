@@ -71,8 +71,7 @@ def _lines(access: Access, warp: Warp) -> list[Row]:
         cells, elements = _cells(rows[row])
         touched = [element for element in elements if element is not None]
         sectors = tuple(
-            any(cells[first : first + SECTOR_WORDS])
-            for first in range(0, ROW_WORDS, SECTOR_WORDS)
+            any(cells[first : first + SECTOR_WORDS]) for first in range(0, ROW_WORDS, SECTOR_WORDS)
         )
         label = f"{access.array}[{min(touched)}..{max(touched)}]"
         found.append(Row(label, cells, elements, sectors))

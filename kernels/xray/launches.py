@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,11 +59,14 @@ class Xray:
         Launches and matrix products, in their order.
     declared_flops
         Of the whole pass, as benchmarks count them; None where nobody declared any.
+    compiled_from
+        Files that were compiled in the stead of those that the recordings name.
     """
 
     title: str
     steps: tuple[Recording | Product, ...]
     declared_flops: int | None = None
+    compiled_from: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recordings(self) -> list[Recording]:
@@ -140,6 +143,23 @@ def of_function(
     return Xray(title, tuple(recordings))
 
 
+def renamed(xray: Xray, compiled: str, file: str) -> Xray:
+    """Return an X-ray whose recordings name `file` where they name what was compiled for it."""
+    if compiled == file:
+        return xray
+
+    def named(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: file if key == "file" and inner == compiled else named(inner)
+                for key, inner in value.items()
+            }
+        return [named(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+    steps = tuple(Recording.from_dict(named(one.to_dict())) for one in xray.recordings)
+    return replace(xray, steps=steps, compiled_from={file: compiled})
+
+
 def _declared(operation: str, direction: str, shape: Conv2dShape | PoolShape) -> int | None:
     if direction == "backward_bias":
         return shape.n * shape.k * shape.p * shape.q if isinstance(shape, Conv2dShape) else None
@@ -156,9 +176,7 @@ class _Order:
         product = None
         if launch.function == "matmul":
             a, b, out = launch.args
-            product = Product(
-                a.shape[-2], b.shape[-1], a.shape[-1], math.prod(out.shape[:-2])
-            )
+            product = Product(a.shape[-2], b.shape[-1], a.shape[-1], math.prod(out.shape[:-2]))
         self.seen.append(product)
         return contextlib.nullcontext()
 

@@ -13,6 +13,7 @@ from kernels.emulator.scan import followed
 from kernels.source import ceil_div
 from kernels.xray import arguments, excerpt, launches, names
 from kernels.xray.arguments import Arguments, ArgumentsError, Parameter
+from kernels.xray.host_code import stand_in
 
 ELEMENTS = 1024  # of the arrays in the command line to start from
 THREADS = 256
@@ -22,6 +23,7 @@ THREADS = 256
 class Launch:
     """What to record."""
 
+    path: Path
     function: emulator.Function
     grid: tuple[int, ...]
     block: tuple[int, ...]
@@ -59,19 +61,18 @@ def read(args: argparse.Namespace) -> Launch | str:
     if not re.fullmatch(r"\d{1,9}", shared):
         raise ArgumentsError(f"--shared {shared}: expected a number of bytes")
     if int(shared) > function.max_dynamic_shared_size_bytes:
-        most = function.max_dynamic_shared_size_bytes
         try:  # a GPU grants more than 48 KiB where the host asks for it
             function.max_dynamic_shared_size_bytes = int(shared)
-        except ValueError:
-            raise ArgumentsError(f"--shared {shared}: expected at most {most}") from None
+        except ValueError as error:
+            raise ArgumentsError(f"--shared {shared}: {error}") from None
     given = arguments.parse(function.name, parameters, args.arguments or [])
     title = f"{path.name} {function.name}, grid {args.grid}, block {args.block}"
-    return Launch(function, grid, block, int(shared), given, title)
+    return Launch(path.resolve(), function, grid, block, int(shared), given, title)
 
 
 def record(launch: Launch) -> launches.Xray:
     """Record a launch; raise emulator.EmulatorError for what ends it early."""
-    return launches.of_function(
+    xray = launches.of_function(
         launch.function,
         launch.grid,
         launch.block,
@@ -79,6 +80,8 @@ def record(launch: Launch) -> launches.Xray:
         launch.shared_bytes,
         launch.title,
     )
+    compiled = launch.function.module.path
+    return launches.renamed(xray, str(compiled), str(launch.path))
 
 
 def parameters_of(function: emulator.Function) -> list[Parameter]:
@@ -88,8 +91,7 @@ def parameters_of(function: emulator.Function) -> list[Parameter]:
     if len(found) != len(function.parameters):  # a macro writes the kernel's head
         found = [f"arg{number}" for number in range(len(function.parameters))]
     return [
-        Parameter(name, expected)
-        for name, expected in zip(found, function.parameters, strict=True)
+        Parameter(name, expected) for name, expected in zip(found, function.parameters, strict=True)
     ]
 
 
@@ -102,7 +104,11 @@ def listing(path: Path, module: emulator.Module, args: argparse.Namespace) -> st
         lines += [f"{name}({', '.join(map(str, taken))})"]
         if function.static_shared_bytes:
             lines[-1] += f"  {function.static_shared_bytes:,} B of shared memory"
-        lines += [f"  {command(path, function, args)}", ""]
+        structs = [p for p in taken if not p.is_number and not p.expected.is_pointer]
+        if structs:
+            lines += [f"  takes {structs[0]} by value: no command line can give that", ""]
+        else:
+            lines += [f"  {command(path, function, args)}", ""]
     lines += [
         "Grid, block and values above are a guess: set them as your program does. An array that is",
         "'empty' holds nothing: reading it is a finding, and so is an element never written.",
@@ -143,7 +149,7 @@ def _load(path: Path, args: argparse.Namespace) -> emulator.Module:
         defines[match[1]] = "1" if match[2] is None else match[2]
     kernel = args.kernel or ""
     instances = [kernel] if "<" in kernel or "::" in kernel else []
-    return emulator.load(path, defines, args.include_dirs or [], instances)
+    return emulator.load(stand_in(path), defines, args.include_dirs or [], instances)
 
 
 def _function(module: emulator.Module, name: str | None) -> emulator.Function:

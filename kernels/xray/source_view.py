@@ -134,7 +134,7 @@ def totals(recording: Recording) -> list[str]:
     threads = " x ".join(map(str, recording.block))
     blocks = " x ".join(map(str, recording.grid))
     lines = [
-        f"launch     {recording.blocks:,} blocks ({blocks}) of {threads} threads, "
+        f"launch     {recording.blocks:,} block{'s' if recording.blocks > 1 else ''} ({blocks}) of {threads} threads, "
         f"{recording.warps:,} warps; shared memory a block: {recording.static_shared_bytes:,} B "
         f"static, {recording.dynamic_shared_bytes:,} B dynamic"
     ]
@@ -156,7 +156,8 @@ def totals(recording: Recording) -> list[str]:
         unique = array.read_bytes + array.written_bytes
         reuse = f"; asked for {figure(asked)}B, reuse {asked / unique:.3g}" if unique else ""
         lines.append(
-            f"  {array.name:8} {array.dtype}, {figure(array.nbytes)}B: {moved or 'untouched'}{reuse}"
+            f"  {array.name:8} {array.dtype}, {figure(array.nbytes)}B: "
+            f"{moved or 'untouched'}{reuse}"
         )
     lines.append(f"FLOPs      {recording.flops:,} counted")
     return lines
@@ -233,7 +234,9 @@ def _space_total(found: Sequence[Access], unit: str) -> str:
         count = sum(getattr(access, unit) for access in found)
         least = sum(getattr(access, f"ideal_{unit}") for access in found)
         share = least / count if count else 1.0
-        text += f"; {count:,} {unit}, {count / requests:.3g} a request; least {least:,} ({share:.0%})"
+        text += (
+            f"; {count:,} {unit}, {count / requests:.3g} a request; least {least:,} ({share:.0%})"
+        )
     return text
 
 
@@ -398,7 +401,8 @@ def _cell(lanes: int) -> str:
 
 def _marked(code: str, array: str | None) -> tuple[int, int]:
     """Return where to mark a line of code, and how long: its array, else all of it."""
-    found = re.search(rf"\b{re.escape(array)}\b", code) if array else None
+    name = re.escape(array) if array else "(?!)"
+    found = re.search(rf"\b{name}(?=\s*\[)", code) or re.search(rf"\b{name}\b", code)
     return (found.start(), len(found[0])) if found else (0, max(len(code), 1))
 
 

@@ -57,7 +57,9 @@ def bound(report: Report) -> str:
     if report.measured:
         said += f" Measured: {duration(report.measured)}."
     left_out = [f"Not in it: {TERMS[name]}: {why}." for name, why in least.left_out.items()]
-    notes = "".join(page.paragraph(text, "note") for text in [*left_out, *map(_sentence, least.notes)])
+    notes = "".join(
+        page.paragraph(text, "note") for text in [*left_out, *map(_sentence, least.notes)]
+    )
     return (
         f'<h3>The bound</h3>{page.paragraph(said)}<table class="bound"><tbody>{"".join(bars)}'
         f"</tbody></table>{notes}"
@@ -83,6 +85,6 @@ def _mix(mix: Mix) -> str:
     loads = mix.global_loads + mix.shared_loads
     each = f" ({mix.loads_per_fma:.2g} an FMA)" if mix.loads_per_fma is not None else ""
     return (
-        f"{mix.instructions} instructions, {mix.fma} FMA ({mix.fma_share:.0%}), {loads} loads{each}, "
-        f"{mix.wide_loads} of them of 16 bytes"
+        f"{mix.instructions} instructions, {mix.fma} FMA ({mix.fma_share:.0%}), "
+        f"{loads} loads{each}, {mix.wide_loads} of them of 16 bytes"
     )

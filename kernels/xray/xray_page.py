@@ -147,7 +147,9 @@ def _source(
             if total.accesses or total.branches:
                 details[anchor] = _detail(total)
             fault = (file, line) in faulty
-            rows.append(_row(anchor, line, total, every, source_view.source_line(file, line), fault))
+            rows.append(
+                _row(anchor, line, total, every, source_view.source_line(file, line), fault)
+            )
         if rows:
             heads = "".join(
                 f'<th scope="col" class="{name}">{text}</th>' for name, text in HEADS.items()
@@ -169,9 +171,7 @@ _LEGEND = {
 }
 
 
-def _row(
-    anchor: str, line: int, total: LineTotal, every: int, code: str, fault: bool
-) -> str:
+def _row(anchor: str, line: int, total: LineTotal, every: int, code: str, fault: bool) -> str:
     share = total.passes / every if every else 0.0
     has_detail = total.accesses or total.branches
     number = f"{line}"
@@ -200,7 +200,8 @@ def _row(
     inner = "".join(f'<td class="{name}">{text}</td>' for name, text in cells.items())
     return (
         f'<tr id="{anchor}" class="{kind}"><td class="line">{number}</td>'
-        f'<td class="share">{bar}</td>{inner}<td class="source"><code>{escape(code)}</code></td></tr>'
+        f'<td class="share">{bar}</td>{inner}'
+        f'<td class="source"><code>{escape(code)}</code></td></tr>'
     )
 
 
