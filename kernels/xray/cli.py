@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from kernels import emulator, page, resources, shape_text, table
+from kernels.source import KernelCompileError
 from kernels.xray import gpus, launches, own_file, source_view, static, unsupported, xray_page
 from kernels.xray.arguments import ArgumentsError
 from kernels.xray.launches import Xray
@@ -118,7 +119,11 @@ def _run(args: argparse.Namespace) -> int:
             xray = launches.of_row(row, direction, shape, text)
     focus = _focus(args.line, xray) if args.line else None
     with _busy(gpu.name):
-        reports = [_report(recording, xray, gpu) for recording in xray.recordings]
+        reports = (
+            []
+            if focus and not args.html
+            else [_report(recording, xray, gpu) for recording in xray.recordings]
+        )
     if args.json:
         print(json.dumps(to_dict(xray, reports), indent=2))
     else:
@@ -208,7 +213,7 @@ def _report(recording: Recording, xray: Xray, gpu: gpus.Gpu) -> Report | str:
     file = xray.compiled_from.get(recording.file, recording.file)
     try:
         return static.of_recording(dataclasses.replace(recording, file=file), gpu)
-    except (resources.NvrtcMissingError, resources.KernelCompileError, ValueError) as error:
+    except (resources.NvrtcMissingError, KernelCompileError, ValueError) as error:
         first, *more = str(error).strip().splitlines()
         said = next((line for line in more if "error" in line), "")
         return f"{first} {said}".strip().replace(file, label(recording.file))

@@ -23,7 +23,7 @@ class Row:
     Attributes
     ----------
     label
-        ``"x[32..63]"`` for global memory, ``"wavefront 1"`` for shared.
+        ``"x[32..63]"``, the elements touched, for global memory, ``"wavefront 1"`` for shared.
     cells
         For each word the lanes that touch it.
     elements
@@ -73,7 +73,8 @@ def _lines(access: Access, warp: Warp) -> list[Row]:
         sectors = tuple(
             any(cells[first : first + SECTOR_WORDS]) for first in range(0, ROW_WORDS, SECTOR_WORDS)
         )
-        label = f"{access.array}[{min(touched)}..{max(touched)}]"
+        first, last = min(touched), max(touched)
+        label = f"{access.array}[{first}]" if first == last else f"{access.array}[{first}..{last}]"
         found.append(Row(label, cells, elements, sectors))
     return found
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -16,6 +14,19 @@ from kernels.xray.launches import Xray
 from kernels.xray.line_totals import LineTotal, Place, label, line_totals, passes
 from kernels.xray.record import Access, Finding, Recording
 from kernels.xray.static import Report
+from kernels.xray.wording import (
+    against,
+    decided,
+    described,
+    efficiency,
+    figure,
+    flops_compared,
+    source_line,
+    source_text,
+    totals,
+    traced,
+    where,
+)
 
 HEAT = ((0.20, "bold red"), (0.05, "yellow"), (0.01, "green"), (0.0, "dim"))
 BARS = " ▏▎▍▌▋▊▉█"
@@ -45,34 +56,37 @@ def render(
     xray
         What was recorded.
     reports
-        For each launch the static report, or why there is none.
+        For each launch the static report, or why there is none; not looked at with a focus.
     focus
         A line to be shown alone, with the lanes of one warp of each of its accesses.
     """
     _print(console, Text(xray.title, style="bold"))
     print_findings(console, xray.findings)
+    if focus is not None:
+        for recording in xray.recordings:
+            _print_focus(console, recording, focus)
+        return
     remaining = iter(reports)
     for step in xray.steps:
         _print(console, Text())
-        if not isinstance(step, Recording):
-            _print(console, Text(f"not traced: {step}, by the library", style="dim"))
-            continue
-        report = next(remaining)
-        _print(console, _heading(step))
-        if focus is not None:
-            _print_focus(console, step, focus)
-            continue
-        _print_source(console, step)
-        for line in totals(step):
-            _print(console, Text(line))
-        if isinstance(report, str):
-            _print(console, Text(f"static side: {report}", style="dim"))
+        if isinstance(step, Recording):
+            _print_launch(console, step, next(remaining))
         else:
-            static_view.render(console, report)
-    if focus is None:
-        _print(console, Text())
-        for line in flops_compared(xray):
-            _print(console, Text(line))
+            _print(console, Text(f"not traced: {step}, by the library", style="dim"))
+    _print(console, Text())
+    for line in flops_compared(xray):
+        _print(console, Text(line))
+
+
+def _print_launch(console: Console, recording: Recording, report: Report | str) -> None:
+    _print(console, _heading(recording))
+    _print_source(console, recording)
+    for line in totals(recording):
+        _print(console, Text(line))
+    if isinstance(report, str):
+        _print(console, Text(f"static side: {report}", style="dim"))
+    else:
+        static_view.render(console, report)
 
 
 def print_findings(console: Console, findings: Sequence[Finding]) -> None:
@@ -94,129 +108,6 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
         _print(console, Text(f"      {finding.message}"))
 
 
-def where(finding: Finding) -> str:
-    """Return where a finding is: ``tiled.cu:54  kernel  block (0, 0, 0) ...  x[35]  96 times``."""
-    parts = [place(finding.file, finding.line), finding.kernel]
-    if finding.block is not None:
-        parts.append(f"block {finding.block}")
-    if finding.thread is not None:
-        parts.append(f"thread {finding.thread}")
-    if finding.array is not None:
-        index = "" if finding.index is None else f"[{finding.index}]"
-        parts.append(f"{finding.array}{index}")
-    if finding.count > 1:
-        parts.append(f"{finding.count:,} times")
-    return "  ".join(parts)
-
-
-def place(file: str, line: int) -> str:
-    """Return ``conv2d/tiled.cu:54``, without the line where none is known."""
-    return f"{label(file)}:{line}" if line else label(file)
-
-
-@functools.lru_cache(maxsize=64)
-def source_text(file: str) -> str:
-    """Return a file's text; empty where it cannot be read."""
-    try:
-        return Path(file).read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def source_line(file: str, number: int) -> str:
-    """Return one line of a file, from 1; empty where there is none."""
-    lines = source_text(file).splitlines()
-    return lines[number - 1].expandtabs(4) if 0 < number <= len(lines) else ""
-
-
-def totals(recording: Recording) -> list[str]:
-    """Return a launch's totals, each a line of text."""
-    threads = " x ".join(map(str, recording.block))
-    blocks = " x ".join(map(str, recording.grid))
-    lines = [
-        f"launch     {recording.blocks:,} block{'s' if recording.blocks > 1 else ''} ({blocks}) of {threads} threads, "
-        f"{recording.warps:,} warps; shared memory a block: {recording.static_shared_bytes:,} B "
-        f"static, {recording.dynamic_shared_bytes:,} B dynamic"
-    ]
-    for space, unit in (("global", "sectors"), ("shared", "wavefronts"), ("local", "")):
-        found = [access for access in recording.accesses if access.space == space]
-        if found:
-            lines.append(f"{space:10} {_space_total(found, unit)}")
-    if conflicts := sum(access.conflicts for access in recording.accesses):
-        lines.append(f"atomics    {conflicts:,} lanes met an address of another lane")
-    for array in recording.arrays:
-        moved = ", ".join(
-            f"{how} {figure(count)}B"
-            for how, count in (("read", array.read_bytes), ("wrote", array.written_bytes))
-            if count
-        )
-        asked = sum(
-            a.bytes for a in recording.accesses if (a.array, a.space) == (array.name, "global")
-        )
-        unique = array.read_bytes + array.written_bytes
-        reuse = f"; asked for {figure(asked)}B, reuse {asked / unique:.3g}" if unique else ""
-        lines.append(
-            f"  {array.name:8} {array.dtype}, {figure(array.nbytes)}B: "
-            f"{moved or 'untouched'}{reuse}"
-        )
-    lines.append(f"FLOPs      {recording.flops:,} counted")
-    return lines
-
-
-def traced(recording: Recording) -> str | None:
-    """Return how much of a launch the counts are of, where that is not all of it."""
-    parts = []
-    if recording.blocks_traced < recording.blocks:
-        parts.append(
-            f"sampled: {recording.blocks_traced:,} of {recording.blocks:,} blocks were traced "
-            f"({recording.sampled:.2%}); counts and findings are of those"
-        )
-    if recording.cut:
-        parts.append(f"{recording.cut:,} segments of warps were too long and are cut short")
-    return "; ".join(parts) or None
-
-
-def flops_compared(xray: Xray) -> list[str]:
-    """Return the declared operations beside those that were counted."""
-    if xray.declared_flops is None or any(r.sampled < 1 or r.cut for r in xray.recordings):
-        return []
-    counted = sum(recording.flops for recording in xray.recordings)
-    products = sum(step.flops for step in xray.steps if not isinstance(step, Recording))
-    by = f" + {products:,} of the library's" if products else ""
-    declared = xray.declared_flops
-    return [
-        f"FLOPs declared for the pass: {declared:,} (taps on padding included); counted: "
-        f"{counted:,}{by}, {(counted + products) / declared:.0%} of it"
-    ]
-
-
-def figure(value: float) -> str:
-    """Return a count in three digits: ``1.23M``."""
-    for step, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= step:
-            return f"{value / step:.3g}{prefix}"
-    return f"{value:.3g}"
-
-
-def described(access: Access) -> str:
-    """Return an access and its counts in one line."""
-    text = (
-        f"{access.operation} {access.space} {access.array}, {access.width} B a lane: "
-        f"{access.requests:,} requests of {access.lanes / max(access.requests, 1):.3g} lanes, "
-        f"{figure(access.bytes)}B asked for"
-    )
-    if access.unique_bytes:
-        text += f", {figure(access.unique_bytes)}B different ones"
-    for unit in ("sectors", "wavefronts"):
-        count, least = getattr(access, unit), getattr(access, f"ideal_{unit}")
-        if count:
-            each, ideal = count / access.requests, least / access.requests
-            text += f"; {each:.3g} {unit} a request (least {ideal:.3g})"
-    if access.operation == "atomic":
-        text += f"; {access.conflicts:,} lanes in conflict"
-    return text
-
-
 def _heading(recording: Recording) -> Text:
     macros = ", ".join(f"{name}={value}" for name, value in recording.defines.items())
     heading = Text.assemble(
@@ -225,19 +116,6 @@ def _heading(recording: Recording) -> Text:
     if note := traced(recording):
         heading.append(f"\n{note}", style="yellow")
     return heading
-
-
-def _space_total(found: Sequence[Access], unit: str) -> str:
-    requests = sum(access.requests for access in found)
-    text = f"{requests:,} requests, {figure(sum(a.bytes for a in found))}B asked for"
-    if unit:
-        count = sum(getattr(access, unit) for access in found)
-        least = sum(getattr(access, f"ideal_{unit}") for access in found)
-        share = least / count if count else 1.0
-        text += (
-            f"; {count:,} {unit}, {count / requests:.3g} a request; least {least:,} ({share:.0%})"
-        )
-    return text
 
 
 def _print_source(console: Console, recording: Recording) -> None:
@@ -293,10 +171,9 @@ def _said(total: LineTotal) -> str:
     """Return a line's figures in words, where they are not the usual ones."""
     parts = []
     if sectors := total.sectors:
-        share = f", {sectors[1] / sectors[0]:.0%}" if sectors[0] else ""
-        parts.append(f"global: {_against(sectors)} sectors{share}")
+        parts.append(f"global: {against(sectors)} sectors, {efficiency(total)}")
     if total.wavefronts:
-        parts.append(f"shared: {_against(total.wavefronts)} wavefronts")
+        parts.append(f"shared: {against(total.wavefronts)} wavefronts")
     if total.lanes is not None and (parts or total.lanes < 31.95):
         parts.append(f"{total.lanes:.3g} lanes")
     if total.split:
@@ -311,17 +188,13 @@ def _cells(total: LineTotal, every: int) -> list[str]:
     sectors, wavefronts = total.sectors, total.wavefronts
     return [
         f"{_bar(share)} {share:4.0%}" if total.passes else "",
-        _against(sectors),
-        f"{sectors[1] / sectors[0]:.0%}" if sectors and sectors[0] else "",
-        _against(wavefronts),
+        against(sectors),
+        efficiency(total),
+        against(wavefronts),
         f"{total.lanes:.3g}" if total.lanes is not None else "",
         f"{total.split:.0%}" if total.split else "",
         figure(total.flops) if total.flops else "",
     ]
-
-
-def _against(pair: tuple[float, float] | None) -> str:
-    return "" if pair is None else f"{pair[0]:.3g} ({pair[1]:.3g})"
 
 
 def _bar(share: float) -> str:
@@ -354,18 +227,12 @@ def _print_row(console: Console, prefix: Text, code: str) -> None:
 def _print_focus(console: Console, recording: Recording, focus: Place) -> None:
     total = line_totals(recording).get(focus)
     if total is None:
-        _print(console, Text("nothing was recorded at this line", style="dim"))
         return
+    _print(console, Text())
+    _print(console, _heading(recording))
     _print_row(console, Text(f"{focus[1]:>5}"), source_line(*focus).strip())
     for branch in total.branches:
-        _print(
-            console,
-            Text(
-                f"  branch: {branch.executions:,} executions by a warp, "
-                f"{branch.lanes / max(branch.executions, 1):.3g} lanes each; lanes went apart in "
-                f"{branch.divergent:,}"
-            ),
-        )
+        _print(console, Text(f"  {decided(branch)}"))
     if total.flops:
         _print(console, Text(f"  {total.flops:,} FLOPs"))
     for access in total.accesses:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels import page
-from kernels.xray import excerpt, source_view
+from kernels.xray import excerpt, wording
 from kernels.xray.lane_map import lane_map
 from kernels.xray.launches import Xray
 from kernels.xray.line_totals import LineTotal, label, line_totals, passes
@@ -61,7 +61,7 @@ def build(xray: Xray, reports: Sequence[Report | str]) -> str:
         details |= more
         sections.append(page.Section(f"launch-{number + 1}", step.kernel, html))
         number += 1
-    closing = "".join(page.paragraph(line, "note") for line in source_view.flops_compared(xray))
+    closing = "".join(page.paragraph(line, "note") for line in wording.flops_compared(xray))
     data = json.dumps(details, separators=(",", ":")).replace("<", "\\u003c")
     closing += f'<script type="application/json" id="xray-data">{data}</script>'
     sections[-1] = sections[-1]._replace(html=sections[-1].html + closing)
@@ -80,7 +80,7 @@ def _anchors(xray: Xray) -> dict[tuple[int, str, int], str]:
             if finding.line:
                 by_file.setdefault(finding.file, []).append(finding.line)
         for at, (file, lines) in enumerate(by_file.items()):
-            for first, last in excerpt.ranges(source_view.source_text(file), lines):
+            for first, last in excerpt.ranges(wording.source_text(file), lines):
                 for line in range(first, last + 1):
                     found[number, file, line] = f"line-{number + 1}-{at + 1}-{line}"
     return found
@@ -92,10 +92,10 @@ def _findings(xray: Xray, anchors: dict[tuple[int, str, int], str]) -> str:
     items = []
     for number, recording in enumerate(xray.recordings):
         for finding in recording.findings:
-            where = escape(source_view.where(finding))
+            where = escape(wording.where(finding))
             anchor = anchors.get((number, finding.file, finding.line))
             place = f'<a href="#{anchor}">{where}</a>' if anchor else where
-            code = escape(source_view.source_line(finding.file, finding.line).strip())
+            code = escape(wording.source_line(finding.file, finding.line).strip())
             items.append(
                 f"<li><strong>{escape(finding.kind)}</strong> {place}"
                 f"<pre>{code}</pre>{page.paragraph(finding.message)}</li>"
@@ -111,10 +111,10 @@ def _launch(
 ) -> tuple[str, dict[str, Any]]:
     macros = ", ".join(f"{name}={value}" for name, value in recording.defines.items())
     parts = [page.paragraph(f"{label(recording.file)} {macros}", "note")]
-    if note := source_view.traced(recording):
+    if note := wording.traced(recording):
         parts.append(page.paragraph(note[0].upper() + note[1:] + ".", "warning"))
     source, details = _source(recording, number, anchors)
-    totals = [(name, text) for name, _, text in map(_parted, source_view.totals(recording))]
+    totals = [(name, text) for name, _, text in map(_parted, wording.totals(recording))]
     parts += [source, "<h3>Totals</h3>", page.table(("", ""), totals)]
     if isinstance(report, str):
         parts.append(page.paragraph(f"Static side: {report}", "note"))
@@ -147,9 +147,7 @@ def _source(
             if total.accesses or total.branches:
                 details[anchor] = _detail(total)
             fault = (file, line) in faulty
-            rows.append(
-                _row(anchor, line, total, every, source_view.source_line(file, line), fault)
-            )
+            rows.append(_row(anchor, line, total, every, wording.source_line(file, line), fault))
         if rows:
             heads = "".join(
                 f'<th scope="col" class="{name}">{text}</th>' for name, text in HEADS.items()
@@ -184,13 +182,12 @@ def _row(anchor: str, line: int, total: LineTotal, every: int, code: str, fault:
     if total.passes:
         bar = f'<span class="bar" style="width: {100 * share:.1f}%"></span><b>{share:.0%}</b>'
     sectors, wavefronts = total.sectors, total.wavefronts
-    efficiency = f"{sectors[1] / sectors[0]:.0%}" if sectors and sectors[0] else ""
     cells = {
-        "sectors": _against(sectors),
-        "efficiency": efficiency,
-        "wavefronts": _against(wavefronts),
+        "sectors": wording.against(sectors),
+        "efficiency": wording.efficiency(total),
+        "wavefronts": wording.against(wavefronts),
         "lanes": f"{total.lanes:.3g}" if total.lanes is not None else "",
-        "flops": source_view.figure(total.flops) if total.flops else "",
+        "flops": wording.figure(total.flops) if total.flops else "",
     }
     kind = " ".join(
         name
@@ -205,17 +202,8 @@ def _row(anchor: str, line: int, total: LineTotal, every: int, code: str, fault:
     )
 
 
-def _against(pair: tuple[float, float] | None) -> str:
-    return "" if pair is None else f"{pair[0]:.3g} ({pair[1]:.3g})"
-
-
 def _detail(total: LineTotal) -> dict[str, Any]:
-    branches = [
-        f"branch: {branch.executions:,} executions by a warp, "
-        f"{branch.lanes / max(branch.executions, 1):.3g} lanes each; lanes went apart in "
-        f"{branch.divergent:,}"
-        for branch in total.branches
-    ]
+    branches = [wording.decided(branch) for branch in total.branches]
     flops = [f"{total.flops:,} FLOPs"] if total.flops else []
     return {"texts": [*branches, *flops], "accesses": [_drawing(a) for a in total.accesses]}
 
@@ -233,8 +221,8 @@ def _drawing(access: Access) -> dict[str, Any]:
         }
         for row in lane_map(access)
     ]
-    drawing = {
-        "text": source_view.described(access),
+    drawing: dict[str, Any] = {
+        "text": wording.described(access),
         "space": access.space,
         "array": access.array,
         "rows": rows,
