@@ -38,6 +38,7 @@ TRACING_FLAGS = (
     "-fno-shrink-wrap",
 )
 TRACING_LINK_FLAGS = ("-Wl,--wrap=memcpy", "-Wl,--wrap=memmove", "-Wl,--wrap=memset")
+TRACING_HOOK_FLAGS = ("-fvisibility=hidden", "-c")
 TRACING_RUNTIME_FLAGS = ("-DEMULATOR_TRACED", "-fno-gnu-unique")
 SHARED_GAP = 256
 
@@ -103,6 +104,21 @@ def build_runtime(traced: bool = False) -> Path:
     def make(built: Path, directory: Path) -> None:
         flags = [*cxx.FLAGS, *cxx.WARNINGS, *extra, "-shared", "-Wl,-Bsymbolic", "-pthread"]
         flags += ["-o", str(built)]
+        cxx.run(compiler, [*flags, str(source)], [source])
+
+    return _keep(target, make)
+
+
+def _build_hooks() -> Path:
+    """Return what is linked into every traced module, built if need be."""
+    compiler = cxx.find_compiler()
+    target = cache_directory() / f"hooks-{_key(compiler)[:32]}.o"
+    if _intact(target):
+        return target
+    source = HERE / "runtime" / "trace_hooks.cpp"
+
+    def make(built: Path, directory: Path) -> None:
+        flags = [*cxx.FLAGS, *cxx.WARNINGS, *TRACING_HOOK_FLAGS, "-o", str(built)]
         cxx.run(compiler, [*flags, str(source)], [source])
 
     return _keep(target, make)
@@ -186,7 +202,7 @@ def build_module(
             assembly = directory / "traced.s"
             cxx.run(compiler, [*compiled, "-S", "-o", str(assembly)], user_files)
             assembly.write_text(_keep_apart(assembly.read_text()))
-            compiled = ["-fPIC", str(assembly), *TRACING_LINK_FLAGS]
+            compiled = ["-fPIC", str(assembly), str(_build_hooks()), *TRACING_LINK_FLAGS]
         cxx.run(compiler, [*compiled, *link], user_files)
 
     return _keep(target, make)

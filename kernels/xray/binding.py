@@ -46,6 +46,7 @@ class Request(Structure):
     """What is to be traced."""
 
     _fields_ = (
+        ("pen", c_void_p),
         ("arrays", POINTER(Array)),
         ("shared", POINTER(Shared)),
         ("blocks", POINTER(c_uint64)),

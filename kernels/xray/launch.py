@@ -151,7 +151,9 @@ class _Trace:
         blocks = None
         if len(self.sampled) < self.blocks:
             blocks = (ctypes.c_uint64 * len(self.sampled))(*self.sampled)
+        library = self.function.module.library
         request = binding.Request(
+            pen=ctypes.addressof(ctypes.c_char.in_dll(library, "traced_pen")),
             arrays=arrays,
             shared=shared,
             blocks=blocks,

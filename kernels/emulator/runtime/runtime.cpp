@@ -1,9 +1,5 @@
 // The runtime that every compiled kernel file shares: its doors to kernels and to Python.
 #include "workers.hpp"
-#ifdef EMULATOR_TRACED
-#include "trace_hooks.hpp"
-#endif
-
 extern "C" {
 __thread Index3 threadIdx EMULATOR_TLS;
 __thread Index3 blockIdx EMULATOR_TLS;
@@ -148,3 +144,27 @@ extern "C" void emulator_finish(Launch* launch) {
     }
     delete launch;
 }
+
+#ifdef EMULATOR_TRACED
+
+// ---- for Python, around one launch, and for the hooks in a traced module ----
+
+extern "C" {
+
+void emulator_trace_begin(const TraceRequest* request) {
+    tracer = new Tracer(*request);
+}
+void emulator_trace_result(TraceResult* result) {
+    *result = tracer->result();
+}
+void emulator_trace_end() {
+    delete tracer;
+    tracer = nullptr;
+    restore_handlers();
+}
+Word* traced_room() {
+    return tracer ? tracer->room() : nullptr;
+}
+}
+
+#endif

@@ -18,7 +18,10 @@ struct TraceShared {
     uint64_t offset, bytes;
 };
 
+struct Pen;
+
 struct TraceRequest {
+    Pen* pen;
     const TraceArray* arrays;
     const TraceShared* shared;
     const uint64_t* blocks;  // those to trace, ascending; null for all

@@ -58,7 +58,24 @@ struct Pen {
     }
     Word key(uint64_t pc, uint32_t code) const { return static_cast<Word>(pc << 4) + bias + code; }
 };
-inline Pen pen __attribute__((visibility("hidden")));
+
+// Every traced module has its pen and its hooks in itself, so that they cost a plain call.
+extern "C" Word* traced_room();  // where the pen goes on when it is at its end; null for nowhere
+
+inline void note_block(Pen& pen, uint64_t pc) {
+    Word* event = pen.next;
+    if (__builtin_expect(event >= pen.end, 0)) event = traced_room();
+    if (!event) return;
+    *event = pen.key(pc, block_code);
+    pen.next = event + 1;
+}
+inline void note_access(Pen& pen, uint32_t code, uint64_t pc, const void* address) {
+    Word* event = pen.next;
+    if (__builtin_expect(event >= pen.end, 0)) event = traced_room();
+    if (event) pen.next = put(event, pen.key(pc, code), reinterpret_cast<uint64_t>(address));
+}
+
+#define EMULATOR_CALLER reinterpret_cast<uint64_t>(__builtin_return_address(0))
 
 struct Lane {
     Word *begin = nullptr, *next = nullptr, *end = nullptr;

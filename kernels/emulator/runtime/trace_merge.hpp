@@ -8,7 +8,8 @@
 #include "tracer.hpp"
 
 inline Tracer::Tracer(const TraceRequest& request)
-    : asked_(request),
+    : pen(*request.pen),
+      asked_(request),
       arrays_(request.arrays, request.arrays + request.array_count),
       shared_(request.shared, request.shared + request.shared_count) {
     if (request.blocks) blocks_.assign(request.blocks, request.blocks + request.block_count);
@@ -228,8 +229,12 @@ inline void Tracer::flush(uint32_t warp) {
         keys[i] = *heads[i];
     }
     TraceBlock* last = nullptr;  // the block just executed, by the lanes of `last_mask`
-    uint32_t last_mask = 0;
-    for (;;) {
+    uint32_t last_mask = 0, waiting = 0;
+    for (uint32_t step = 0;; ++step) {
+        // 32 streams are more than the processor foresees by itself.
+        if (step % 8 == 0) {
+            for (uint32_t i = 0; i < 32; ++i) __builtin_prefetch(heads[i] + 64);
+        }
         Word key = no_key;
         for (uint32_t i = 0; i < 32; ++i) key = keys[i] < key ? keys[i] : key;
         const uint32_t code = code_of(key);
@@ -247,12 +252,13 @@ inline void Tracer::flush(uint32_t warp) {
             const uint64_t which = address_at(heads[first]);
             if (!all_there(which, heads)) {
                 keys[first] = parked;
+                waiting |= 1u << first;
                 continue;
             }
             mask = static_cast<uint32_t>(which >> 32);
+            waiting &= ~mask;
             for (uint32_t rest = mask; rest; rest &= rest - 1) {
                 auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
-                keys[lane] = key;  // also those that were parked
                 lanes[lane].passed = static_cast<uint32_t>(which);
                 ordering_->pass(warp, lane, mask, lanes[lane].passed);
             }
@@ -273,8 +279,12 @@ inline void Tracer::flush(uint32_t warp) {
         }
         const size_t length = code == block_code ? 1 : longest_event;
         for (uint32_t i = 0; i < 32; ++i) heads[i] += mask >> i & 1 ? length : 0;
-        for (uint32_t i = 0; i < 32; ++i) {
-            if (mask >> i & 1) keys[i] = *heads[i];
+        if (!waiting) {
+            for (uint32_t i = 0; i < 32; ++i) keys[i] = *heads[i];
+        } else {
+            for (uint32_t rest = mask; rest; rest &= rest - 1) {
+                keys[__builtin_ctz(rest)] = *heads[__builtin_ctz(rest)];
+            }
         }
     }
     for (uint32_t i = 0; i < 32; ++i) {

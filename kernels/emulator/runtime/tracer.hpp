@@ -12,6 +12,7 @@
 
 class Tracer {
   public:
+    Pen& pen;         // the module's
     bool on = false;  // a traced block runs
 
     void begin_launch(Worker& worker, const SharedMemory& memory);

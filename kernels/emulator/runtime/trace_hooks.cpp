@@ -1,37 +1,37 @@
 // The functions that `-fsanitize=thread -fsanitize-coverage=trace-pc` has a compiler call at each
-// access and basic block, and Python's door to the tracer behind them.
-#pragma once
+// access and basic block. They are linked into every traced module.
+#include "trace_events.hpp"
 
-#include "tracing.hpp"
-#include "workers.hpp"
+extern "C" __attribute__((visibility("default"))) Pen traced_pen;
+Pen traced_pen;
 
 // A copy of a struct, or of memory by memcpy, goes 4 bytes at a time where it can.
 inline void note_range(Code code, const void* address, size_t bytes, uint64_t pc) {
     auto* at = static_cast<const char*>(address);
     const bool in_words = (reinterpret_cast<uint64_t>(address) | bytes) % 4 == 0;
     for (size_t i = 0; i < bytes; i += in_words ? 4 : 1) {
-        note_access(code + (in_words ? 2 : 0), pc, at + i);
+        note_access(traced_pen, code + (in_words ? 2 : 0), pc, at + i);
     }
 }
 
 extern "C" {
 
 void __sanitizer_cov_trace_pc() {
-    note_block(EMULATOR_CALLER);
+    note_block(traced_pen, EMULATOR_CALLER);
 }
 
 #define EMULATOR_HOOKS(bytes, step)                                  \
     void __tsan_read##bytes(void* address) {                         \
-        note_access(read_code + step, EMULATOR_CALLER, address);     \
+        note_access(traced_pen, read_code + step, EMULATOR_CALLER, address);     \
     }                                                                \
     void __tsan_write##bytes(void* address) {                        \
-        note_access(write_code + step, EMULATOR_CALLER, address);    \
+        note_access(traced_pen, write_code + step, EMULATOR_CALLER, address);    \
     }                                                                \
     void __tsan_volatile_read##bytes(void* address) {                \
-        note_access(read_code + step, EMULATOR_CALLER, address);     \
+        note_access(traced_pen, read_code + step, EMULATOR_CALLER, address);     \
     }                                                                \
     void __tsan_volatile_write##bytes(void* address) {               \
-        note_access(write_code + step, EMULATOR_CALLER, address);    \
+        note_access(traced_pen, write_code + step, EMULATOR_CALLER, address);    \
     }
 EMULATOR_HOOKS(1, 0)
 EMULATOR_HOOKS(2, 1)
@@ -48,24 +48,27 @@ void __tsan_write_range(void* address, size_t bytes) {
 }
 
 // The linker has the kernel file's calls of memcpy and its kin come here (--wrap).
+void* __real_memcpy(void* to, const void* from, size_t bytes);
+void* __real_memmove(void* to, const void* from, size_t bytes);
+void* __real_memset(void* to, int value, size_t bytes);
 void* __wrap_memcpy(void* to, const void* from, size_t bytes) {
     note_range(read_code, from, bytes, EMULATOR_CALLER);
     note_range(write_code, to, bytes, EMULATOR_CALLER);
-    return memcpy(to, from, bytes);
+    return __real_memcpy(to, from, bytes);
 }
 void* __wrap_memmove(void* to, const void* from, size_t bytes) {
     note_range(read_code, from, bytes, EMULATOR_CALLER);
     note_range(write_code, to, bytes, EMULATOR_CALLER);
-    return memmove(to, from, bytes);
+    return __real_memmove(to, from, bytes);
 }
 void* __wrap_memset(void* to, int value, size_t bytes) {
     note_range(write_code, to, bytes, EMULATOR_CALLER);
-    return memset(to, value, bytes);
+    return __real_memset(to, value, bytes);
 }
 
 // Atomic operations are told by device/atomics.hpp, once each; here they are only done.
 void emulator_atomic(const void* address, uint32_t bytes) {
-    note_access(atomic_code + (bytes > 4), EMULATOR_CALLER, address);
+    note_access(traced_pen, atomic_code + (bytes > 4), EMULATOR_CALLER, address);
 }
 #define EMULATOR_ATOMICS(bits, T)                                                             \
     T __tsan_atomic##bits##_load(const volatile T* at, int) {                                 \
@@ -109,26 +112,12 @@ void __tsan_atomic_thread_fence(int) {}
 
 // The depth of calls: a function ends before the one that called it goes on.
 void __tsan_func_entry(void*) {
-    pen.set_calls(pen.calls + 1);
+    traced_pen.set_calls(traced_pen.calls + 1);
 }
 void __tsan_func_exit() {
-    pen.set_calls(pen.calls - 1);
+    traced_pen.set_calls(traced_pen.calls - 1);
 }
 void __tsan_init() {}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
-
-// ---- for Python: around one launch ----
-
-void emulator_trace_begin(const TraceRequest* request) {
-    tracer = new Tracer(*request);
-}
-void emulator_trace_result(TraceResult* result) {
-    *result = tracer->result();
-}
-void emulator_trace_end() {
-    delete tracer;
-    tracer = nullptr;
-    restore_handlers();
-}
 }
