@@ -104,7 +104,7 @@ def _place(loop: LoopMix) -> str:
 def _mix(mix: Mix) -> str:
     parts = [f"{mix.instructions} instructions, {mix.fma} FMA ({mix.fma_share:.0%})"]
     loads = mix.global_loads + mix.shared_loads
-    each = f", {mix.loads_per_fma:.2g} an FMA" if mix.loads_per_fma is not None else ""
+    each = f", {mix.loads_per_fma:.2g} an FMA" if mix.loads_per_fma else ""
     wide = f", {mix.wide_loads} of them of 16 bytes" if mix.wide_loads else ""
     parts.append(
         f"{mix.global_loads} global and {mix.shared_loads} shared loads{each}{wide}"
