@@ -84,11 +84,13 @@ class Resources(Usage):
 class Compiled(NamedTuple):
     """What the compiler made: what it says of each ``__global__`` function, and the machine code.
 
-    `cubin` is an ELF file, as NVIDIA's own disassembler reads it.
+    `cubin` is an ELF file, as NVIDIA's own disassembler reads it. `lowered` is the compiler's name
+    of the instance that was asked for.
     """
 
     usages: list[Usage]
     cubin: bytes
+    lowered: str | None = None
 
 
 class Unit(NamedTuple):
@@ -253,7 +255,9 @@ def compile_cuda(arch: str, code: str, options: tuple[str, ...], label: str) -> 
     return compile_cubin(arch, code, options, label).usages
 
 
-def compile_cubin(arch: str, code: str, options: tuple[str, ...], label: str) -> Compiled:
+def compile_cubin(
+    arch: str, code: str, options: tuple[str, ...], label: str, instance: str | None = None
+) -> Compiled:
     """Compile CUDA C to machine code.
 
     Parameters
@@ -266,6 +270,8 @@ def compile_cubin(arch: str, code: str, options: tuple[str, ...], label: str) ->
         NVRTC's, from `nvrtc_options`.
     label
         Names the code in messages.
+    instance
+        A kernel that is to be compiled besides, as C++ writes it: ``"scale<float, 3>"``.
 
     Returns
     -------
@@ -282,7 +288,11 @@ def compile_cubin(arch: str, code: str, options: tuple[str, ...], label: str) ->
     nvrtc = _nvrtc()
     flags = [*options, f"-arch={arch}", "--ptxas-options=-v"]
     program = _call(nvrtc.nvrtcCreateProgram, code.encode(), label.encode(), 0, [], [])
+    expression = None if instance is None else instance.encode()
+    lowered = None
     try:
+        if expression is not None:
+            _call(nvrtc.nvrtcAddNameExpression, program, expression)
         status, *_ = nvrtc.nvrtcCompileProgram(program, len(flags), [f.encode() for f in flags])
         log = b" " * (_call(nvrtc.nvrtcGetProgramLogSize, program) + 1)
         _call(nvrtc.nvrtcGetProgramLog, program, log)  # writes into it
@@ -291,13 +301,15 @@ def compile_cubin(arch: str, code: str, options: tuple[str, ...], label: str) ->
             raise KernelCompileError(f"{label}, {arch}: NVRTC refused it:\n{text}")
         cubin = b" " * _call(nvrtc.nvrtcGetCUBINSize, program)
         _call(nvrtc.nvrtcGetCUBIN, program, cubin)  # writes into it
+        if expression is not None:
+            lowered = _call(nvrtc.nvrtcGetLoweredName, program, expression).decode()
     finally:
         _call(nvrtc.nvrtcDestroyProgram, program)
     usages = sorted(read_log(text), key=lambda usage: code.find(usage.function))
     if {usage.function for usage in usages} != kernel_names(cubin):
         # ptxas's wording must not change unnoticed.
         raise RuntimeError(f"{label}, {arch}: ptxas's report has another form:\n{text}")
-    return Compiled(usages, cubin)
+    return Compiled(usages, cubin, lowered)
 
 
 def kernel_names(cubin: bytes) -> set[str]:
@@ -333,10 +345,13 @@ def _figure(pattern: str, text: str, absent: int | None = None) -> int:
 
 
 @functools.cache
-def compile_file(path: Path, defines: tuple[tuple[str, Any], ...], arch: str) -> Compiled:
+def compile_file(
+    path: Path, defines: tuple[tuple[str, Any], ...], arch: str, instance: str | None = None
+) -> Compiled:
     """Compile a .cu file with some macros as `compile_cubin` does, once."""
     label, code = nvrtc_code(path)
-    return compile_cubin(arch, code, (*nvrtc_options(defines), f"-I{path.parent}"), label)
+    options = (*nvrtc_options(defines), f"-I{path.parent}")
+    return compile_cubin(arch, code, options, label, instance)
 
 
 def _nvrtc() -> Any:

@@ -18,11 +18,13 @@ import dataclasses
 from typing import Any
 
 from kernels.source import ceil_div
-from kernels.xray.gpus import SUB_PARTITIONS, WARP, Gpu
+from kernels.xray.gpus import SHARED_BYTES_PER_CLOCK, SUB_PARTITIONS, WARP, Gpu
 from kernels.xray.record import Access, Recording
 
 SECTOR = 32  # bytes
-SECTORS_PER_WAVEFRONT = 4  # the 128 bytes that L1 delivers in a clock
+# L1 and shared memory are one unit, with one way out.
+SECTORS_PER_WAVEFRONT = SHARED_BYTES_PER_CLOCK // SECTOR
+TAIL = 1.05  # a last round of blocks that costs less is not worth a note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Bound:
     notes
         What a reader has to know of this launch's figures.
     rounds
-        Blocks by multiprocessors: 1.01 takes as long as 2 where all blocks are equally long.
+        Blocks by multiprocessors.
     """
 
     gpu: str
@@ -249,5 +251,11 @@ def _notes(recording: Recording, gpu: Gpu) -> tuple[str, ...]:
         notes.append(
             f"{recording.blocks:,} blocks leave {gpu.sms - recording.blocks:,} of {gpu.sms} "
             "multiprocessors idle"
+        )
+    elif (most := ceil_div(recording.blocks, gpu.sms)) * gpu.sms > TAIL * recording.blocks:
+        notes.append(
+            f"{recording.blocks:,} blocks are {recording.blocks / gpu.sms:.2f} for each of "
+            f"{gpu.sms} multiprocessors: where all take equally long, some do {most}, and the "
+            f"terms counted by the SM grow {most * gpu.sms / recording.blocks:.2f} times"
         )
     return tuple(notes)

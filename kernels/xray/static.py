@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kernels import resources, table
-from kernels.source import nvrtc_code
+from kernels.source import KernelCompileError, nvrtc_code
 from kernels.xray.bound import Bound, bound
 from kernels.xray.disassembly import DisassemblerMissingError, disassemble
 from kernels.xray.gpus import Gpu
@@ -159,7 +158,7 @@ def compiled(path: Path, name: str, arch: str, defines: Mapping[str, int | str])
     path
         The file.
     name
-        The kernel's, as in the source.
+        The kernel's, as C++ writes it: ``"tiled"``, ``"mine::tiled"``, ``"tiled<float, 3>"``.
     arch
         ``"sm_90"``.
     defines
@@ -179,15 +178,20 @@ def compiled(path: Path, name: str, arch: str, defines: Mapping[str, int | str])
     items = tuple(sorted(defines.items()))
     made = resources.compile_file(path, items, arch)
     names = [usage.function for usage in made.usages]
-    found = [one for one in names if _is_called(one, name)]
-    if len(found) != 1:
-        raise ValueError(
-            f"{path}: got the kernel name {name!r}; NVRTC compiled "
-            f"{', '.join(names) or 'no kernel'} (a template is compiled only where it is used)"
-        )
-    usage = next(one for one in made.usages if one.function == found[0])
+    lowered: str | None = name
+    if name not in names:
+        try:
+            made = resources.compile_file(path, items, arch, instance=name)
+        except KernelCompileError:
+            listed = ", ".join(names) or "no kernel"
+            raise ValueError(
+                f"{path}: got the kernel name {name!r}; NVRTC compiled {listed} (an instance of a "
+                "template is named as C++ writes it: 'scale<float>')"
+            ) from None
+        lowered = made.lowered
+    usage = next(one for one in made.usages if one.function == lowered)
     label, _ = nvrtc_code(path)
-    return _with_code(made.cubin, ((label, path),), usage, arch, dict(defines), found[0])
+    return _with_code(made.cubin, ((label, path),), usage, arch, dict(defines), usage.function)
 
 
 def of_row(row: table.Row, arch: str, dtype: str = "float32") -> list[Kernel]:
@@ -206,12 +210,6 @@ def of_row(row: table.Row, arch: str, dtype: str = "float32") -> list[Kernel]:
                 (name,) = resources.kernel_names(made.cubin)
             found.append(_with_code(made.cubin, files, usage, arch, unit.defines, name))
     return found
-
-
-def _is_called(compiled_name: str, name: str) -> bool:
-    """Return whether a name in the machine code, mangled or not, is that of a source's function."""
-    mangled = rf"_Z(?:N\w*?)?{len(name)}{re.escape(name)}(?!\d)"
-    return compiled_name == name or re.match(mangled, compiled_name) is not None
 
 
 def _with_code(

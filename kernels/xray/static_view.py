@@ -84,9 +84,9 @@ def _resources(report: Report) -> list[tuple[str, str]]:
 def _code(code: Function) -> list[tuple[str, str]]:
     hot = code.hot_loop
     if hot is None:
-        return [("machine code", f"{_mix(code.mix)}; no loop")]
+        return [("machine code", f"{_mix(code.mix, each=False)}; no loop")]
     return [
-        ("machine code", _mix(code.mix)),
+        ("machine code", _mix(code.mix, each=False)),
         ("hot loop", f"{_place(hot)}: {_mix(hot.mix)}"),
         ("", _frequent(hot.mix)),
     ]
@@ -101,13 +101,13 @@ def _place(loop: LoopMix) -> str:
     return f"{Path(loop.file).name}:{lines}"
 
 
-def _mix(mix: Mix) -> str:
+def _mix(mix: Mix, each: bool = True) -> str:
     parts = [f"{mix.instructions} instructions, {mix.fma} FMA ({mix.fma_share:.0%})"]
     loads = mix.global_loads + mix.shared_loads
-    each = f", {mix.loads_per_fma:.2g} an FMA" if mix.loads_per_fma is not None else ""
+    ratio = f", {mix.loads_per_fma:.2g} an FMA" if each and mix.loads_per_fma else ""
     wide = f", {mix.wide_loads} of them of 16 bytes" if mix.wide_loads else ""
     parts.append(
-        f"{mix.global_loads} global and {mix.shared_loads} shared loads{each}{wide}"
+        f"{mix.global_loads} global and {mix.shared_loads} shared loads{ratio}{wide}"
         if loads
         else "no loads"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -130,6 +131,17 @@ def test_fewer_blocks_than_multiprocessors():
     assert seconds(few)["fp32"] == pytest.approx(2e-6), "half of them are idle"
     assert few.rounds == 0.5
     assert any("5 blocks leave 5 of 10 multiprocessors idle" in note for note in few.notes)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "said"), [(11, "some do 2, and .* grow 1.82 times"), (20, None), (999, None)]
+)
+def test_the_last_round_of_blocks(blocks, said):
+    """11 blocks on 10 multiprocessors: one of them does 2, the time of 20."""
+    found = bound(launch(flops=1_280_000, blocks=blocks), SMALL)
+    assert seconds(found)["fp32"] == pytest.approx(1e-6), "the bound itself does not presume it"
+    assert bool(found.notes) == bool(said)
+    assert said is None or re.search(said, found.notes[0])
 
 
 def test_a_sample_is_scaled_up_and_says_so():

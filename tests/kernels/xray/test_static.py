@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 
+import numpy as np
 import pytest
 from invented_launch import access, array, launch
 from rich.console import Console
 
 from kernels.source import KernelCompileError
-from kernels.xray import static
+from kernels.xray import session, static
 from kernels.xray.disassembly import DisassemblerMissingError
 from kernels.xray.gpus import find
 from kernels.xray.static_view import render
@@ -30,7 +31,9 @@ __global__ void scale(float* x, int n) {
 __global__ void scale2(float* x) { x[threadIdx.x] *= 2; }
 
 template <typename T>
-__global__ void never_used(T* x) { x[0] = 0; }
+__global__ void filled(T* x) { x[0] = 0; }
+
+extern "C" __global__ void plain(float* x) { x[0] = 0; }
 
 __global__ void sums(const float* x, float* y, int n) {
     __shared__ float tile[256];
@@ -73,13 +76,19 @@ def printed(report, width=100) -> str:
 
 @pytest.mark.parametrize(
     ("asked", "found"),
-    [("scale", "_ZN4mine5scaleEPfi"), ("scale2", "_Z6scale2Pf"), ("sums", "_Z4sumsPKfPfi")],
+    [
+        ("mine::scale", "_ZN4mine5scaleEPfi"),
+        ("scale2", "_Z6scale2Pf"),
+        ("sums", "_Z4sumsPKfPfi"),
+        ("filled<float>", "_Z6filledIfEvPT_"),
+        ("plain", "plain"),
+    ],
 )
 def test_kernels_are_found_by_their_name_in_the_source(mine, asked, found):
     assert static.compiled(mine, asked, "sm_90", {}).usage.function == found
 
 
-@pytest.mark.parametrize("asked", ["scal", "mine", "never_used", "cale2", ""])
+@pytest.mark.parametrize("asked", ["scale", "scal", "mine", "filled", ""])
 def test_no_such_kernel(mine, asked):
     with pytest.raises(ValueError, match="NVRTC compiled") as caught:
         static.compiled(mine, asked, "sm_90", {})
@@ -106,6 +115,26 @@ def test_the_report_of_a_launch(mine):
     assert report.kernel.arch == "sm_90"
     if report.kernel.code:
         assert {term.name for term in report.bound.terms} == {"fp32", "issue", "lsu", "dram"}
+
+
+def test_a_copy_on_the_emulator(tmp_path):
+    """16 bytes a thread: a warp's 512 are 16 sectors, 4 wavefronts; all of it read and written."""
+    path = tmp_path / "copy.cu"
+    path.write_text(
+        "__global__ void copy(const float4* x, float4* y) {\n"
+        "    const int i = blockIdx.x * blockDim.x + threadIdx.x;\n"
+        "    y[i] = x[i];\n"
+        "}\n"
+    )
+    x, y = np.ones(64 * 128 * 4, np.float32), np.empty(64 * 128 * 4, np.float32)
+    work = session.record(path, (64,), (128,), (x, y), kernel="copy", outputs=[y])
+    report = static.of_recording(work, find("a100"))
+    found = {term.name: term.work for term in report.bound.terms}
+    assert found["dram"] == found["l2"] == 2 * x.nbytes
+    assert found["lsu"] == 2 * 64 * 4 * 4, "read and write, 64 blocks of 4 warps"
+    assert found["fp32"] == 0
+    assert report.occupancy.blocks == 16, "of 128 threads in room for 2,048"
+    assert report.kernel.code is None or report.kernel.code.mix.wide_loads == 1
 
 
 def test_as_json_has_it(mine):
