@@ -37,7 +37,7 @@ def outermost(code: str) -> Iterator[tuple[int, int, bool]]:
             yield begun, at + 1, character == "}"
             begun = -1
     if depth > 0:
-        yield begun, len(code), True
+        yield begun, len(code.rstrip()), True
 
 
 def definitions(text: str) -> list[tuple[int, int]]:

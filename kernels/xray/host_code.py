@@ -12,7 +12,7 @@ from kernels.xray.excerpt import code_alone, outermost
 
 _DEVICE = re.compile(r"\b__(global|device|constant|shared)__\b")
 _HOST = re.compile(
-    r"<<<|\b(main|printf|fprintf)\s*\(|\bcuda[A-Z]\w*|\bcu(blas|dnn|rand|fft)\w*|\b(std|thrust)\b"
+    r"<<<|\b(main|printf|fprintf)\s*\(|\bcuda[A-Z]\w*|\bcu(blas|dnn|rand|fft)\w*|\b(std|thrust|vector)\b"
 )
 # Headers of the host's that no kernel needs: CUDA's names and the mathematics are there without.
 _HEADERS = re.compile(

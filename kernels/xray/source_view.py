@@ -148,7 +148,7 @@ def _print_source(console: Console, recording: Recording) -> None:
         prefix.append(aligned(cells.get(at, [""] * len(COLUMNS))), style=_style(share))
         _print_row(console, prefix, source_line(*at))
         if below and total and (said := _said(total)):
-            _print(console, Text(" " * (len(prefix) + 2) + "╰ " + said, style=_style(share)))
+            _print_row(console, Text(" " * len(prefix)), "╰ " + said)
     named = [f"{COLUMNS[i]}: {LEGEND[COLUMNS[i]]}" for i in beside if COLUMNS[i] in LEGEND]
     _print(console, Text("; ".join(named), style="dim"), wrap=True)
 

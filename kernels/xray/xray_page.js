@@ -50,7 +50,7 @@
     const sectors = access.rows.flatMap((row) => row.sectors).filter(Boolean).length;
     const many = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
     const count = shared ? many(access.rows.length, "wavefront") : many(sectors, "sector");
-    const box = element("div", parent, { className: "lanes", tabIndex: 0 });
+    const box = element("div", parent, { className: "warp", tabIndex: 0 });
     box.setAttribute("role", "group");
     box.setAttribute("aria-label", `${access.warp}: ${count}; arrow keys go from lane to lane`);
     element("p", box, {
