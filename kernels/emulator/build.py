@@ -36,6 +36,7 @@ TRACING_FLAGS = (
     "-fno-if-conversion",
     "-fno-if-conversion2",
     "-fno-shrink-wrap",
+    "--param=max-completely-peel-times=0",  # an access of the source stays one of the code
 )
 TRACING_LINK_FLAGS = ("-Wl,--wrap=memcpy", "-Wl,--wrap=memmove", "-Wl,--wrap=memset")
 TRACING_HOOK_FLAGS = ("-fvisibility=hidden", "-c")

@@ -19,6 +19,7 @@ _INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)")
 # x86 and Arm; a fused multiply-add is two operations. Comparisons, minima and conversions are none.
 _FUSED = re.compile(r"vfn?m(?:add|sub)\d{3}(ss|sd|ps|pd)$|fn?m(?:add|sub)$")
 _PLAIN = re.compile(r"v?(?:add|sub|mul|div|sqrt)(ss|sd|ps|pd)$|f(?:add|n?mul|sub|div|sqrt)$")
+_DECISION = re.compile(r"j(?!mp)\w+$|b\.\w+$|[ct]bn?z$|br$")
 _REGISTER_BYTES = {"x": 16, "y": 32, "z": 64}
 
 
@@ -30,6 +31,13 @@ class Arithmetic(NamedTuple):
     flops: int
 
 
+class Code(NamedTuple):
+    """A library's arithmetic, and where each basic block decides how to go on."""
+
+    arithmetic: tuple[Arithmetic, ...]
+    decisions: dict[int, int]
+
+
 def _tool(name: str) -> str:
     found = shutil.which(name)
     if found is None:
@@ -38,9 +46,9 @@ def _tool(name: str) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def arithmetic(library: Path) -> tuple[Arithmetic, ...]:
+def read_code(library: Path) -> Code:
     """
-    Return every floating-point instruction of a traced library.
+    Read a traced library's floating-point instructions and its branches.
 
     What a kernel computes by a function of the C library (``expf``) is not among them.
 
@@ -54,6 +62,7 @@ def arithmetic(library: Path) -> tuple[Arithmetic, ...]:
         command[3:5] = []
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found: list[Arithmetic] = []
+    decisions: dict[int, int] = {}
     block, begins = 0, False
     for line in text.splitlines():
         instruction = _INSTRUCTION.match(line)
@@ -66,7 +75,9 @@ def arithmetic(library: Path) -> tuple[Arithmetic, ...]:
             begins = any(f"<{called}" in operands for called in _BLOCK_CALLS)
         elif flops := _flops(name, operands):
             found.append(Arithmetic(pc, block, flops))
-    return tuple(found)
+        elif _DECISION.match(name) or "jmp" in name and operands.startswith("*"):
+            decisions.setdefault(block, pc)
+    return Code(tuple(found), decisions)
 
 
 def _flops(name: str, operands: str) -> int:

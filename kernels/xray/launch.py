@@ -19,7 +19,7 @@ from kernels.emulator.module import Function, load
 from kernels.emulator.scan import followed
 
 from . import binding, names
-from .code import arithmetic, lines_of
+from .code import lines_of, read_code
 from .memory import Argument, Memory
 from .record import Access, Array, Branch, Finding, Index3, Line, Party, Recording, Warp
 
@@ -182,12 +182,22 @@ class _Trace:
         accesses = [seen.accesses[i] for i in range(seen.access_count)]
         blocks = [seen.blocks[i] for i in range(seen.block_count)]
         faults = [seen.findings[i] for i in range(seen.finding_count)]
-        sums = arithmetic(self.function.module.library_path)
+        code = read_code(self.function.module.library_path)
         pcs = {access.pc for access in accesses} | {block.pc for block in blocks}
         pcs |= {fault.pc for fault in faults} | {fault.other_pc for fault in faults}
         executed = {block.pc: block.lanes for block in blocks}
-        done = [(one.pc + 1, one.flops * executed[one.block]) for one in sums if one.block in executed]
-        self.lines.look_up(pcs | {pc for pc, _ in done})
+        done = [
+            (one.pc + 1, one.flops * executed[one.block])
+            for one in code.arithmetic
+            if one.block in executed
+        ]
+        # A block's line as a branch is that of its jump, which may be far from where it begins.
+        decisions = {
+            block.pc: code.decisions.get(block.pc, block.pc - 1) + 1
+            for block in blocks
+            if block.is_branch
+        }
+        self.lines.look_up(pcs | {pc for pc, _ in done} | set(decisions.values()))
         threads = self.block[0] * self.block[1] * self.block[2]
         findings = self._findings(faults)
         if isinstance(ended, emulator.BarrierDivergence):
@@ -206,7 +216,7 @@ class _Trace:
             static_shared_bytes=self.function.static_shared_bytes,
             dynamic_shared_bytes=self.shared_mem,
             accesses=self._accesses(accesses),
-            branches=self._branches(blocks),
+            branches=self._branches(blocks, decisions),
             lines=tuple(Line(*place, count) for place, count in sorted(flops.items())),
             findings=tuple(findings),
             flops=sum(flops.values()),
@@ -272,12 +282,14 @@ class _Trace:
             self._block(access.example_block), access.example_warp, access.begin % 128, elements
         )
 
-    def _branches(self, seen: Sequence[binding.Block]) -> tuple[Branch, ...]:
+    def _branches(
+        self, seen: Sequence[binding.Block], decisions: dict[int, int]
+    ) -> tuple[Branch, ...]:
         sums: dict[tuple[str, int], list[int]] = {}
         for block in seen:
             if not block.is_branch:
                 continue
-            counts = sums.setdefault(self.lines.flow(block.pc), [0, 0, 0])
+            counts = sums.setdefault(self.lines.flow(decisions[block.pc]), [0, 0, 0])
             for i, count in enumerate((block.executions, block.lanes, block.divergent)):
                 counts[i] += count
         return tuple(Branch(*place, *counts) for place, counts in sorted(sums.items()))

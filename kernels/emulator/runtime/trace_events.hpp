@@ -62,17 +62,30 @@ struct Pen {
 // Every traced module has its pen and its hooks in itself, so that they cost a plain call.
 extern "C" Word* traced_room();  // where the pen goes on when it is at its end; null for nowhere
 
+// Rare, and apart from the common way so that this needs no registers saved.
+__attribute__((noinline)) inline void note_in_new_room(Pen& pen, Word key, uint64_t address) {
+    Word* event = traced_room();
+    if (!event) return;
+    if (code_of(key) == block_code) {
+        *event = key;
+        pen.next = event + 1;
+    } else {
+        pen.next = put(event, key, address);
+    }
+}
 inline void note_block(Pen& pen, uint64_t pc) {
     Word* event = pen.next;
-    if (__builtin_expect(event >= pen.end, 0)) event = traced_room();
-    if (!event) return;
-    *event = pen.key(pc, block_code);
+    const Word key = pen.key(pc, block_code);
+    if (__builtin_expect(event >= pen.end, 0)) return note_in_new_room(pen, key, 0);
+    *event = key;
     pen.next = event + 1;
 }
 inline void note_access(Pen& pen, uint32_t code, uint64_t pc, const void* address) {
     Word* event = pen.next;
-    if (__builtin_expect(event >= pen.end, 0)) event = traced_room();
-    if (event) pen.next = put(event, pen.key(pc, code), reinterpret_cast<uint64_t>(address));
+    const Word key = pen.key(pc, code);
+    const auto where = reinterpret_cast<uint64_t>(address);
+    if (__builtin_expect(event >= pen.end, 0)) return note_in_new_room(pen, key, where);
+    pen.next = put(event, key, where);
 }
 
 #define EMULATOR_CALLER reinterpret_cast<uint64_t>(__builtin_return_address(0))
