@@ -48,6 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"(default {DEFAULT_GPU})",
     )  # fmt: skip
     parser.add_argument(
+        "--measured", metavar="TIME",
+        help="what the launch took on such a GPU, such as 12.3us: to stand beside the bound",
+    )  # fmt: skip
+    parser.add_argument(
         "--line", metavar="[FILE:]L", help="this line alone, and where the lanes of a warp fall"
     )
     parser.add_argument("--html", type=Path, metavar="PAGE", help="write a page as well")
@@ -96,11 +100,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     gpu = _gpu(args.gpu or DEFAULT_GPU)
+    measured = _seconds(args.measured) if args.measured else None
     if args.html:
         _check_page(args.html)
     if args.json and args.line:
         raise XrayError("--line is for a person; --json has all lines")
-    of_a_file = args.name.endswith((".cu", ".cuh")) or "/" in args.name
+    is_row = any(row.name == args.name for row in table.rows())
+    of_a_file = args.name.endswith(".cu") or (not is_row and Path(args.name).is_file())
     _refuse(args, OF_A_ROW if of_a_file else OF_A_FILE, of_a_file)
     if of_a_file:
         asked = own_file.read(args)
@@ -117,12 +123,14 @@ def _run(args: argparse.Namespace) -> int:
             raise XrayError(f"shape {text!r}: N is 0; an empty batch launches nothing")
         with _busy(args.name):
             xray = launches.of_row(row, direction, shape, text)
+    if measured and len(xray.recordings) != 1:
+        raise XrayError(f"--measured is for one launch; there are {len(xray.recordings)}")
     focus = _focus(args.line, xray) if args.line else None
     with _busy(gpu.name):
         reports = (
             []
             if focus and not args.html
-            else [_report(recording, xray, gpu) for recording in xray.recordings]
+            else [_report(recording, xray, gpu, measured) for recording in xray.recordings]
         )
     if args.json:
         print(json.dumps(to_dict(xray, reports), indent=2))
@@ -209,10 +217,19 @@ def _focus(text: str, xray: Xray) -> Place:
     raise XrayError(f"--line {text}: nothing was recorded there, but at {known or 'no line'}")
 
 
-def _report(recording: Recording, xray: Xray, gpu: gpus.Gpu) -> Report | str:
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ns|us|µs|ms|s)", text)
+    if not match or not float(match[1]):
+        raise XrayError(f"--measured {text}: expected a time with its unit, such as 12.3us or 1ms")
+    return float(match[1]) * {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}[match[2]]
+
+
+def _report(
+    recording: Recording, xray: Xray, gpu: gpus.Gpu, measured: float | None
+) -> Report | str:
     file = xray.compiled_from.get(recording.file, recording.file)
     try:
-        return static.of_recording(dataclasses.replace(recording, file=file), gpu)
+        return static.of_recording(dataclasses.replace(recording, file=file), gpu, measured)
     except (resources.NvrtcMissingError, KernelCompileError, ValueError) as error:
         first, *more = str(error).strip().splitlines()
         said = next((line for line in more if "error" in line), "")

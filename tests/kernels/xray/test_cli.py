@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from pathlib import Path
 
 import pytest
 
+from kernels import cases, table
 from kernels.__main__ import main
 from kernels.emulator.compiler import UNSUPPORTED
-from kernels.xray import Recording
+from kernels.xray import Recording, launches
+from kernels.xray.lane_map import lane_map
 from kernels.xray.unsupported import with_advice
 
 DATA = Path(__file__).parent / "data"
@@ -88,6 +91,32 @@ def test_a_line_alone(xray):
     assert "write global y, 4 B a lane" in out
     assert "y[0..29] |11111111|11111111|11111111|111111··|" in out
     assert "bound" not in out
+
+
+@pytest.mark.parametrize("row", [row for row in table.rows() if row.language == "cuda_c"])
+def test_the_drawing_of_a_request_agrees_with_the_recorders_count(row):
+    # Two implementations, one of them in C++.
+    exact = 0
+    for direction, shape in itertools.product(row.passes, cases.fixed(row.operation)[2:4]):
+        made = launches.of_row(row, direction, shape, "")
+        for access in (one for recording in made.recordings for one in recording.accesses):
+            rows = lane_map(access)
+            if access.space == "shared":
+                drawn, counted = len(rows), access.wavefronts
+            else:
+                drawn, counted = sum(sum(row.sectors) for row in rows), access.sectors
+            assert drawn * access.requests >= counted > 0  # the example is the worst request
+            if access.requests == 1:
+                assert drawn == counted
+                exact += 1
+    assert exact
+
+
+def test_a_measured_time_stands_beside_the_bound(xray):
+    code, out, _ = xray("naive", *SMALL, "--measured", "12.3us", "--json")
+    report = json.loads(out)["launches"][0]["static"]
+    assert code == 0
+    assert report is None or report["measured_seconds"] == pytest.approx(12.3e-6)
 
 
 # A file of one's own.
@@ -173,6 +202,11 @@ def test_macros_includes_and_instances_of_templates(xray, tmp_path):
         (["tiled", "--html", "nowhere/page.html"], "there is no directory nowhere"),
         (["tiled", "--html", __file__], "there is something that is no page of this lab"),
         (["tiled", "--json", "--line", "3"], "--line is for a person"),
+        (
+            ["tiled", "--measured", "3"],
+            "--measured 3: expected a time with its unit, such as 12.3us",
+        ),
+        (["im2col_gemm", *SMALL, "--measured", "3us"], "--measured is for one launch; there are 2"),
         (["naive", *SMALL, "--line", "9999"], "--line 9999: nothing was recorded there, but at"),
         (["naive", *SMALL, "--line", "x"], "--line x: expected a line's number, or FILE:NUMBER"),
         (["none.cu"], "none.cu: there is no such file"),
