@@ -214,7 +214,8 @@ def _focus(text: str, xray: Xray) -> Place:
     for file, line in places:
         lines.setdefault(label(file), []).append(str(line))
     known = "; ".join(f"{file}: {', '.join(numbers)}" for file, numbers in lines.items())
-    raise XrayError(f"--line {text}: nothing was recorded there, but at {known or 'no line'}")
+    there = f"there, but at {known}" if known else "at any line"
+    raise XrayError(f"--line {text}: nothing was recorded {there}")
 
 
 def _seconds(text: str) -> float:

@@ -1,12 +1,52 @@
-"""Which lines of a source file a view shows: the functions in which something was recorded."""
+"""Which lines of the source a view shows: the functions in which something was recorded."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from kernels.xray.line_totals import Place, line_totals
+from kernels.xray.record import Recording
 
 _COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:[^"\\\n]|\\.)*"', re.DOTALL)
 _DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", re.MULTILINE)
+
+
+def shown(recording: Recording) -> list[Place]:
+    """Return the lines to show: all of each function that did something or has a finding."""
+    lines: dict[str, set[int]] = {recording.file: set()}
+    findings = ((found.file, found.line) for found in recording.findings)
+    for file, line in (*line_totals(recording), *findings):
+        if line:
+            lines.setdefault(file, set()).add(line)
+    return [
+        (file, line)
+        for file, touched in lines.items()
+        for first, last in ranges(source_text(file), touched)
+        for line in range(first, last + 1)
+    ]
+
+
+def source_text(file: str) -> str:
+    """Return a file's text; empty where it cannot be read."""
+    try:
+        return _read(file, Path(file).stat().st_mtime_ns)
+    except OSError:
+        return ""
+
+
+@functools.lru_cache(maxsize=64)
+def _read(file: str, changed: int) -> str:
+    del changed
+    return Path(file).read_text(errors="replace")
+
+
+def source_line(file: str, number: int) -> str:
+    """Return one line of a file, from 1; empty where there is none."""
+    lines = source_text(file).splitlines()
+    return lines[number - 1].expandtabs(4) if 0 < number <= len(lines) else ""
 
 
 def code_alone(text: str) -> str:

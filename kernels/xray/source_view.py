@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from kernels.xray import excerpt, static_view
+from kernels.xray.excerpt import source_line
 from kernels.xray.lane_map import SECTOR_WORDS, lane_map
 from kernels.xray.launches import Xray
 from kernels.xray.line_totals import LineTotal, Place, label, line_totals, passes
@@ -21,8 +22,6 @@ from kernels.xray.wording import (
     efficiency,
     figure,
     flops_compared,
-    source_line,
-    source_text,
     totals,
     traced,
     where,
@@ -124,7 +123,7 @@ def _print_source(console: Console, recording: Recording) -> None:
     cells = {at: _cells(total, every) for at, total in by_place.items()}
     used = [i for i in range(len(COLUMNS)) if any(row[i] for row in cells.values())]
     wide = {i: max(len(row[i]) for row in (COLUMNS, *cells.values())) for i in used}
-    shown = _shown(recording, by_place)
+    shown = excerpt.shown(recording)
     longest = max((len(source_line(*at)) for at in shown), default=0)
     # Where figures and source do not fit beside each other, the figures go below the line.
     below = console.is_terminal and console.width < 8 + sum(wide.values()) + len(wide) + longest
@@ -151,20 +150,6 @@ def _print_source(console: Console, recording: Recording) -> None:
             _print_row(console, Text(" " * len(prefix)), "╰ " + said)
     named = [f"{COLUMNS[i]}: {LEGEND[COLUMNS[i]]}" for i in beside if COLUMNS[i] in LEGEND]
     _print(console, Text("; ".join(named), style="dim"), wrap=True)
-
-
-def _shown(recording: Recording, by_place: Iterable[Place]) -> list[Place]:
-    """Return the lines to show: those of the functions that did something, or have a finding."""
-    lines: dict[str, list[int]] = {recording.file: []}
-    for file, line in (*by_place, *((found.file, found.line) for found in recording.findings)):
-        if line:
-            lines.setdefault(file, []).append(line)
-    return [
-        (file, line)
-        for file, touched in lines.items()
-        for first, last in excerpt.ranges(source_text(file), touched)
-        for line in range(first, last + 1)
-    ]
 
 
 def _said(total: LineTotal) -> str:

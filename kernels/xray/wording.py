@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from pathlib import Path
 
 from kernels.xray.launches import Xray
 from kernels.xray.line_totals import LineTotal, label
@@ -29,21 +27,6 @@ def where(finding: Finding) -> str:
 def place(file: str, line: int) -> str:
     """Return ``conv2d/tiled.cu:54``, without the line where none is known."""
     return f"{label(file)}:{line}" if line else label(file)
-
-
-@functools.lru_cache(maxsize=64)
-def source_text(file: str) -> str:
-    """Return a file's text; empty where it cannot be read."""
-    try:
-        return Path(file).read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def source_line(file: str, number: int) -> str:
-    """Return one line of a file, from 1; empty where there is none."""
-    lines = source_text(file).splitlines()
-    return lines[number - 1].expandtabs(4) if 0 < number <= len(lines) else ""
 
 
 def totals(recording: Recording) -> list[str]:
@@ -102,7 +85,7 @@ def flops_compared(xray: Xray) -> list[str]:
     by = f" + {products:,} of the library's" if products else ""
     declared = xray.declared_flops
     return [
-        f"FLOPs declared for the pass: {declared:,} (taps on padding included); counted: "
+        f"FLOPs declared for the pass: {declared:,} (those on padding included); counted: "
         f"{counted:,}{by}, {(counted + products) / declared:.0%} of it"
     ]
 

@@ -72,17 +72,11 @@ def build(xray: Xray, reports: Sequence[Report | str]) -> str:
 def _anchors(xray: Xray) -> dict[tuple[int, str, int], str]:
     """Return the id of every line that is shown, by launch, file and line."""
     found = {}
-    for number, recording in enumerate(xray.recordings):
-        by_file: dict[str, list[int]] = {}
-        for file, line in line_totals(recording):
-            by_file.setdefault(file, []).append(line)
-        for finding in recording.findings:
-            if finding.line:
-                by_file.setdefault(finding.file, []).append(finding.line)
-        for at, (file, lines) in enumerate(by_file.items()):
-            for first, last in excerpt.ranges(wording.source_text(file), lines):
-                for line in range(first, last + 1):
-                    found[number, file, line] = f"line-{number + 1}-{at + 1}-{line}"
+    for number, recording in enumerate(xray.recordings, 1):
+        files: dict[str, int] = {}
+        for file, line in excerpt.shown(recording):
+            at = files.setdefault(file, len(files) + 1)
+            found[number - 1, file, line] = f"line-{number}-{at}-{line}"
     return found
 
 
@@ -95,7 +89,7 @@ def _findings(xray: Xray, anchors: dict[tuple[int, str, int], str]) -> str:
             where = escape(wording.where(finding))
             anchor = anchors.get((number, finding.file, finding.line))
             place = f'<a href="#{anchor}">{where}</a>' if anchor else where
-            code = escape(wording.source_line(finding.file, finding.line).strip())
+            code = escape(excerpt.source_line(finding.file, finding.line).strip())
             items.append(
                 f"<li><strong>{escape(finding.kind)}</strong> {place}"
                 f"<pre>{code}</pre>{page.paragraph(finding.message)}</li>"
@@ -147,7 +141,7 @@ def _source(
             if total.accesses or total.branches:
                 details[anchor] = _detail(total)
             fault = (file, line) in faulty
-            rows.append(_row(anchor, line, total, every, wording.source_line(file, line), fault))
+            rows.append(_row(anchor, line, total, every, excerpt.source_line(file, line), fault))
         if rows:
             heads = "".join(
                 f'<th scope="col" class="{name}">{text}</th>' for name, text in HEADS.items()

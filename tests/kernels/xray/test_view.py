@@ -99,7 +99,7 @@ def test_declared_flops_are_held_against_those_counted(tmp_path):
     assert product.flops == 96
     text = shown(of(one, product, declared_flops=128))
     assert "not traced: matrix product 2 times (2 x 4) (4 x 3), 96 FLOPs, by the library" in text
-    assert "declared for the pass: 128 (taps on padding included); counted: 32 + 96" in text
+    assert "declared for the pass: 128 (those on padding included); counted: 32 + 96" in text
     assert "100% of it" in text
 
 
