@@ -12,14 +12,14 @@ from pathlib import Path
 
 from . import compiler as cxx
 from .cache import cache_directory
-from .errors import CompileError
+from .errors import CompileError, CompilerNotFound
 from .scan import Found, followed, refuse_assembly, scan
 
 HERE = Path(__file__).resolve().parent
 DYNAMIC_BYTES = (227 << 10) + 1024  # CUDA's most, and the runtime's canary behind it
 
-# Calls at every access (`__tsan_read4` and its kin) and every basic block, which the tracing runtime
-# defines; and code that stays in the order of the source, which is how it is put together again.
+# Calls at every access (`__tsan_read4` and its kin) and every basic block, of functions that are
+# ours; and code that stays in the order of the source, which is how it is put together again.
 TRACING_FLAGS = (
     "-DEMULATOR_TRACED",
     "-O1",

@@ -11,7 +11,7 @@ _THREAD_LOCAL = 6  # STT_TLS
 
 
 def thread_local_symbols(library: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield name, offset and bytes of every thread-local variable of a 64-bit ELF file."""
+    """Yield name, offset and bytes of every thread-local variable that an ELF file defines."""
     data = library.read_bytes()
     if data[:6] != b"\x7fELF\x02\x01":
         return
@@ -26,8 +26,9 @@ def thread_local_symbols(library: Path) -> Iterator[tuple[str, int, int]]:
         offset, size = section[4:6]
         names = sections[section[6]][4]
         for at in range(offset, offset + size, 24):
-            name, info, _, _, place, bytes_ = struct.unpack_from("<IBBHQQ", data, at)
-            if info & 0xF == _THREAD_LOCAL:
+            name, info, _, section_index, place, bytes_ = struct.unpack_from("<IBBHQQ", data, at)
+            is_here = section_index != 0  # 0: of another library
+            if is_here and info & 0xF == _THREAD_LOCAL:
                 start = names + name
                 yield data[start : data.index(b"\0", start)].decode(), place, bytes_
 

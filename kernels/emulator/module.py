@@ -108,7 +108,8 @@ class Function:
             raise LaunchError(
                 f"{self.name}: shared_mem is {shared_mem} bytes; at most {self._max_dynamic} are "
                 f"allowed beside {self.static_shared_bytes} static ones (a larger "
-                f"max_dynamic_shared_size_bytes allows up to {_MAX_SHARED - self.static_shared_bytes})"
+                "max_dynamic_shared_size_bytes allows up to "
+                f"{_MAX_SHARED - self.static_shared_bytes})"
             )
         intercept = options.interceptor.get()
         if intercept:

@@ -75,7 +75,7 @@ def read_code(library: Path) -> Code:
             begins = any(f"<{called}" in operands for called in _BLOCK_CALLS)
         elif flops := _flops(name, operands):
             found.append(Arithmetic(pc, block, flops))
-        elif _DECISION.match(name) or "jmp" in name and operands.startswith("*"):
+        elif _DECISION.match(name) or ("jmp" in name and operands.startswith("*")):
             decisions.setdefault(block, pc)
     return Code(tuple(found), decisions)
 

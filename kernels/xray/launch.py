@@ -176,9 +176,7 @@ class _Trace:
 
     # What was seen, in words.
 
-    def _recording(
-        self, seen: binding.Result, ended: emulator.EmulatorError | None
-    ) -> Recording:
+    def _recording(self, seen: binding.Result, ended: emulator.EmulatorError | None) -> Recording:
         accesses = [seen.accesses[i] for i in range(seen.access_count)]
         blocks = [seen.blocks[i] for i in range(seen.block_count)]
         faults = [seen.findings[i] for i in range(seen.finding_count)]

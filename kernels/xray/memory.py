@@ -38,14 +38,15 @@ class _Copy:
 
     def outside(self) -> np.ndarray:
         """Return the bytes of the allocation itself."""
-        pointer = (ctypes.c_uint8 * self.nbytes).from_address(self.address)
-        return np.frombuffer(pointer, np.uint8)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * self.nbytes).from_address(self.address))
 
     def flags(self, array: np.ndarray) -> np.ndarray:
         """Return one bool an element: whether all its bytes hold a value."""
         first = array.ctypes.data - self.address
         bits = np.unpackbits(self.bits.view(np.uint8), bitorder="little")
-        return np.asarray(bits[first : first + array.nbytes].reshape(-1, array.itemsize).all(axis=1))
+        return np.asarray(
+            bits[first : first + array.nbytes].reshape(-1, array.itemsize).all(axis=1)
+        )
 
     def set_defined(self, array: np.ndarray, defined: bool) -> None:
         """Say whether an array's bytes hold a value."""

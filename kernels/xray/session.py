@@ -68,8 +68,7 @@ def recording(
         function: Function, grid: Index3, block: Index3, args: Sequence[Any], shared_mem: int
     ) -> None:
         launches.append((function, args))
-        with _uninterrupted():
-            recordings.append(trace(function, grid, block, args, shared_mem, memory, most_blocks))
+        recordings.append(trace(function, grid, block, args, shared_mem, memory, most_blocks))
 
     token = options.interceptor.set(record_one)
     try:
@@ -78,15 +77,6 @@ def recording(
         options.interceptor.reset(token)
     for output in memory.outputs:
         _add_unwritten(recordings, launches, memory, output)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    token = options.interceptor.set(None)
-    try:
-        yield
-    finally:
-        options.interceptor.reset(token)
 
 
 def _add_unwritten(

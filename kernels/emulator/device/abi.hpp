@@ -66,8 +66,7 @@ uint32_t emulator_lane() EMULATOR_SYMBOL(lane);
 uint32_t emulator_active_mask() EMULATOR_SYMBOL(active_mask);
 int emulator_print(const char* format, ...) EMULATOR_SYMBOL(print)
     __attribute__((format(printf, 1, 2)));
-[[noreturn]] void emulator_trap(const char* what, const char* file, int line)
-    EMULATOR_SYMBOL(trap);
+[[noreturn]] void emulator_trap(const char* what, const char* file, int line) EMULATOR_SYMBOL(trap);
 #ifdef EMULATOR_TRACED
 // Tells that the thread does an atomic operation, which itself goes unseen.
 void emulator_atomic(const void* address, uint32_t bytes);

@@ -75,16 +75,16 @@ inline T update(T* address, F change) {
     inline T name##_system(T* address, T value) {                                 \
         return name(address, value);                                              \
     }
-#define EMULATOR_INTEGER(T)                                                            \
-    EMULATOR_FETCH(atomicAdd, __atomic_fetch_add, T)                                   \
-    EMULATOR_FETCH(atomicSub, __atomic_fetch_sub, T)                                   \
-    EMULATOR_FETCH(atomicAnd, __atomic_fetch_and, T)                                   \
-    EMULATOR_FETCH(atomicOr, __atomic_fetch_or, T)                                     \
-    EMULATOR_FETCH(atomicXor, __atomic_fetch_xor, T)                                   \
-    EMULATOR_FETCH(atomicExch, __atomic_exchange_n, T)                                 \
-    EMULATOR_UPDATE(atomicMin, T, value < old ? value : old)                           \
-    EMULATOR_UPDATE(atomicMax, T, value > old ? value : old)                           \
-    inline T atomicCAS(T* address, T compare, T value) {                               \
+#define EMULATOR_INTEGER(T)                                                                    \
+    EMULATOR_FETCH(atomicAdd, __atomic_fetch_add, T)                                           \
+    EMULATOR_FETCH(atomicSub, __atomic_fetch_sub, T)                                           \
+    EMULATOR_FETCH(atomicAnd, __atomic_fetch_and, T)                                           \
+    EMULATOR_FETCH(atomicOr, __atomic_fetch_or, T)                                             \
+    EMULATOR_FETCH(atomicXor, __atomic_fetch_xor, T)                                           \
+    EMULATOR_FETCH(atomicExch, __atomic_exchange_n, T)                                         \
+    EMULATOR_UPDATE(atomicMin, T, value < old ? value : old)                                   \
+    EMULATOR_UPDATE(atomicMax, T, value > old ? value : old)                                   \
+    inline T atomicCAS(T* address, T compare, T value) {                                       \
         return emulator::update(address, [=](T old) { return old == compare ? value : old; }); \
     }
 EMULATOR_INTEGER(int)

@@ -102,7 +102,9 @@ struct Entry<Function> {
         (void)arguments;
         Function(*static_cast<A*>(arguments[I])...);
     }
-    EMULATOR_UNTRACED static void run(void** arguments) { call(arguments, typename Count<sizeof...(A)>::type{}); }
+    EMULATOR_UNTRACED static void run(void** arguments) {
+        call(arguments, typename Count<sizeof...(A)>::type{});
+    }
 
     static constexpr Parameter parameters[sizeof...(A) + 1] = {describe<A>()..., Parameter{}};
 

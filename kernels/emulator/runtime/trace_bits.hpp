@@ -59,7 +59,8 @@ inline bool all_bits(const uint64_t* words, uint64_t first, uint64_t end) {
 
 inline uint64_t count_bits(const uint64_t* words, size_t count) {
     uint64_t bits = 0;
-    for (size_t i = 0; i < count; ++i) bits += static_cast<uint64_t>(__builtin_popcountll(words[i]));
+    for (size_t i = 0; i < count; ++i)
+        bits += static_cast<uint64_t>(__builtin_popcountll(words[i]));
     return bits;
 }
 

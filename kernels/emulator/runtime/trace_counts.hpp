@@ -29,7 +29,8 @@ struct Distinct {
 
     explicit Distinct(const Group& group) {
         bool rising = true;
-        for (uint32_t i = 1; i < group.count; ++i) rising &= group.address[i] >= group.address[i - 1];
+        for (uint32_t i = 1; i < group.count; ++i)
+            rising &= group.address[i] >= group.address[i - 1];
         uint64_t sorted[32];
         const uint64_t* from = group.address;
         if (!rising) {

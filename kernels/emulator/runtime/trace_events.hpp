@@ -25,13 +25,14 @@ inline uint32_t pc_of(Word key) {
     return key >> 4 & 0xFFFFFF;
 }
 inline TraceKind kind_of(uint32_t code) {
-    return code < write_code ? TraceKind::read
-                             : code < atomic_code ? TraceKind::write : TraceKind::atomic;
+    return code < write_code    ? TraceKind::read
+           : code < atomic_code ? TraceKind::write
+                                : TraceKind::atomic;
 }
 inline uint32_t bytes_of(uint32_t code) {
-    return code < write_code ? 1u << (code - read_code)
-                             : code < atomic_code ? 1u << (code - write_code)
-                                                  : 4u << (code - atomic_code);
+    return code < write_code    ? 1u << (code - read_code)
+           : code < atomic_code ? 1u << (code - write_code)
+                                : 4u << (code - atomic_code);
 }
 inline uint64_t address_at(const Word* event) {
     uint64_t address;
@@ -54,7 +55,8 @@ struct Pen {
     // What a key has beside its place: both at once, so that a key costs one sum.
     void set_calls(int count) {
         calls = count;
-        bias = (static_cast<Word>(count < 15 ? 15 - count : 0) << 28) - static_cast<Word>(code << 4);
+        bias =
+            (static_cast<Word>(count < 15 ? 15 - count : 0) << 28) - static_cast<Word>(code << 4);
     }
     Word key(uint64_t pc, uint32_t code) const { return static_cast<Word>(pc << 4) + bias + code; }
 };
@@ -93,8 +95,8 @@ inline void note_access(Pen& pen, uint32_t code, uint64_t pc, const void* addres
 struct Lane {
     Word *begin = nullptr, *next = nullptr, *end = nullptr;
     int calls = 0;
-    Word warp_key = 0;      // of the warp primitive it waits in
-    uint32_t passed = 0;    // number of the last warp primitive it went through
+    Word warp_key = 0;    // of the warp primitive it waits in
+    uint32_t passed = 0;  // number of the last warp primitive it went through
     bool cut = false;
     const char* stack = nullptr;
 };

@@ -20,18 +20,18 @@ void __sanitizer_cov_trace_pc() {
     note_block(traced_pen, EMULATOR_CALLER);
 }
 
-#define EMULATOR_HOOKS(bytes, step)                                  \
-    void __tsan_read##bytes(void* address) {                         \
-        note_access(traced_pen, read_code + step, EMULATOR_CALLER, address);     \
-    }                                                                \
-    void __tsan_write##bytes(void* address) {                        \
-        note_access(traced_pen, write_code + step, EMULATOR_CALLER, address);    \
-    }                                                                \
-    void __tsan_volatile_read##bytes(void* address) {                \
-        note_access(traced_pen, read_code + step, EMULATOR_CALLER, address);     \
-    }                                                                \
-    void __tsan_volatile_write##bytes(void* address) {               \
-        note_access(traced_pen, write_code + step, EMULATOR_CALLER, address);    \
+#define EMULATOR_HOOKS(bytes, step)                                           \
+    void __tsan_read##bytes(void* address) {                                  \
+        note_access(traced_pen, read_code + step, EMULATOR_CALLER, address);  \
+    }                                                                         \
+    void __tsan_write##bytes(void* address) {                                 \
+        note_access(traced_pen, write_code + step, EMULATOR_CALLER, address); \
+    }                                                                         \
+    void __tsan_volatile_read##bytes(void* address) {                         \
+        note_access(traced_pen, read_code + step, EMULATOR_CALLER, address);  \
+    }                                                                         \
+    void __tsan_volatile_write##bytes(void* address) {                        \
+        note_access(traced_pen, write_code + step, EMULATOR_CALLER, address); \
     }
 EMULATOR_HOOKS(1, 0)
 EMULATOR_HOOKS(2, 1)
@@ -70,40 +70,39 @@ void* __wrap_memset(void* to, int value, size_t bytes) {
 void emulator_atomic(const void* address, uint32_t bytes) {
     note_access(traced_pen, atomic_code + (bytes > 4), EMULATOR_CALLER, address);
 }
-#define EMULATOR_ATOMICS(bits, T)                                                             \
-    T __tsan_atomic##bits##_load(const volatile T* at, int) {                                 \
-        return __atomic_load_n(at, __ATOMIC_SEQ_CST);                                         \
-    }                                                                                         \
-    void __tsan_atomic##bits##_store(volatile T* at, T value, int) {                          \
-        __atomic_store_n(at, value, __ATOMIC_SEQ_CST);                                        \
-    }                                                                                         \
-    T __tsan_atomic##bits##_exchange(volatile T* at, T value, int) {                          \
-        return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);                              \
-    }                                                                                         \
-    T __tsan_atomic##bits##_fetch_add(volatile T* at, T value, int) {                         \
-        return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);                               \
-    }                                                                                         \
-    T __tsan_atomic##bits##_fetch_sub(volatile T* at, T value, int) {                         \
-        return __atomic_fetch_sub(at, value, __ATOMIC_SEQ_CST);                               \
-    }                                                                                         \
-    T __tsan_atomic##bits##_fetch_and(volatile T* at, T value, int) {                         \
-        return __atomic_fetch_and(at, value, __ATOMIC_SEQ_CST);                               \
-    }                                                                                         \
-    T __tsan_atomic##bits##_fetch_or(volatile T* at, T value, int) {                          \
-        return __atomic_fetch_or(at, value, __ATOMIC_SEQ_CST);                                \
-    }                                                                                         \
-    T __tsan_atomic##bits##_fetch_xor(volatile T* at, T value, int) {                         \
-        return __atomic_fetch_xor(at, value, __ATOMIC_SEQ_CST);                               \
-    }                                                                                         \
-    bool __tsan_atomic##bits##_compare_exchange_strong(volatile T* at, T* seen, T value, int, \
-                                                       int) {                                 \
-        return __atomic_compare_exchange_n(at, seen, value, false, __ATOMIC_SEQ_CST,          \
-                                           __ATOMIC_SEQ_CST);                                 \
-    }                                                                                         \
-    bool __tsan_atomic##bits##_compare_exchange_weak(volatile T* at, T* seen, T value, int,   \
-                                                     int) {                                   \
-        return __atomic_compare_exchange_n(at, seen, value, false, __ATOMIC_SEQ_CST,          \
-                                           __ATOMIC_SEQ_CST);                                 \
+#define EMULATOR_ATOMICS(bits, T)                                                                  \
+    T __tsan_atomic##bits##_load(const volatile T* at, int) {                                      \
+        return __atomic_load_n(at, __ATOMIC_SEQ_CST);                                              \
+    }                                                                                              \
+    void __tsan_atomic##bits##_store(volatile T* at, T value, int) {                               \
+        __atomic_store_n(at, value, __ATOMIC_SEQ_CST);                                             \
+    }                                                                                              \
+    T __tsan_atomic##bits##_exchange(volatile T* at, T value, int) {                               \
+        return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);                                   \
+    }                                                                                              \
+    T __tsan_atomic##bits##_fetch_add(volatile T* at, T value, int) {                              \
+        return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);                                    \
+    }                                                                                              \
+    T __tsan_atomic##bits##_fetch_sub(volatile T* at, T value, int) {                              \
+        return __atomic_fetch_sub(at, value, __ATOMIC_SEQ_CST);                                    \
+    }                                                                                              \
+    T __tsan_atomic##bits##_fetch_and(volatile T* at, T value, int) {                              \
+        return __atomic_fetch_and(at, value, __ATOMIC_SEQ_CST);                                    \
+    }                                                                                              \
+    T __tsan_atomic##bits##_fetch_or(volatile T* at, T value, int) {                               \
+        return __atomic_fetch_or(at, value, __ATOMIC_SEQ_CST);                                     \
+    }                                                                                              \
+    T __tsan_atomic##bits##_fetch_xor(volatile T* at, T value, int) {                              \
+        return __atomic_fetch_xor(at, value, __ATOMIC_SEQ_CST);                                    \
+    }                                                                                              \
+    bool __tsan_atomic##bits##_compare_exchange_strong(volatile T* at, T* seen, T value, int,      \
+                                                       int) {                                      \
+        return __atomic_compare_exchange_n(at, seen, value, false, __ATOMIC_SEQ_CST,               \
+                                           __ATOMIC_SEQ_CST);                                      \
+    }                                                                                              \
+    bool __tsan_atomic##bits##_compare_exchange_weak(volatile T* at, T* seen, T value, int, int) { \
+        return __atomic_compare_exchange_n(at, seen, value, false, __ATOMIC_SEQ_CST,               \
+                                           __ATOMIC_SEQ_CST);                                      \
     }
 EMULATOR_ATOMICS(32, uint32_t)
 EMULATOR_ATOMICS(64, uint64_t)

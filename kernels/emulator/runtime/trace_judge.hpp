@@ -33,8 +33,8 @@ inline TraceAccess& Tracer::access_at(uint32_t pc, TraceKind kind, uint32_t byte
 inline void Tracer::request(uint32_t pc, TraceKind kind, uint32_t warp, const Group& group) {
     for (int32_t at = access_of_pc_[pc]; at >= 0;) {
         TraceAccess& access = accesses_[static_cast<size_t>(at)];
-        if (access.operation == kind && access.bytes == group.bytes &&
-            group.low >= access.begin && group.high <= access.end) {
+        if (access.operation == kind && access.bytes == group.bytes && group.low >= access.begin &&
+            group.high <= access.end) {
             execute(access, warp, group);
             return;
         }
@@ -116,15 +116,14 @@ inline void Tracer::split(uint32_t pc, TraceKind kind, uint32_t warp, const Grou
         }
         rest = later;
         if (place.inside) {
-            execute(access_at(pc, kind, group.bytes, place.space, place.array, place.begin,
-                              place.end),
-                    warp, part);
+            execute(
+                access_at(pc, kind, group.bytes, place.space, place.array, place.begin, place.end),
+                warp, part);
             continue;
         }
         for (uint32_t i = 0; i < part.count; ++i) {
             found(place.array == foreign ? TraceFault::foreign : TraceFault::bounds, pc, kind,
-                  group.bytes, place.array, place.begin, part.address[i],
-                  warp * 32 + part.lane[i]);
+                  group.bytes, place.array, place.begin, part.address[i], warp * 32 + part.lane[i]);
         }
     }
 }
@@ -237,8 +236,8 @@ inline uint64_t Tracer::block_of(uint32_t epoch) const {
 inline void Tracer::found(TraceFault kind, uint32_t pc, TraceKind operation, uint32_t bytes,
                           int32_t array, uint64_t begin, uint64_t address, uint32_t thread,
                           const Party* other) {
-    const uint64_t key = uint64_t{pc} << 32 | static_cast<uint64_t>(array + 2) << 8 |
-                         static_cast<uint64_t>(kind);
+    const uint64_t key =
+        uint64_t{pc} << 32 | static_cast<uint64_t>(array + 2) << 8 | static_cast<uint64_t>(kind);
     auto [known, is_new] = finding_at_.emplace(key, findings_.size());
     if (!is_new) {
         ++findings_[known->second].count;

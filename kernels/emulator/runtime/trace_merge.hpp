@@ -14,7 +14,8 @@ inline Tracer::Tracer(const TraceRequest& request)
       shared_(request.shared, request.shared + request.shared_count) {
     if (request.blocks) blocks_.assign(request.blocks, request.blocks + request.block_count);
     for (const TraceArray& array : arrays_) {
-        cells_.emplace_back(array.has_cells ? (array.end - (array.begin & ~uint64_t{3}) + 3) / 4 : 0);
+        cells_.emplace_back(array.has_cells ? (array.end - (array.begin & ~uint64_t{3}) + 3) / 4
+                                            : 0);
     }
 }
 
@@ -306,7 +307,8 @@ inline void Tracer::flush(uint32_t warp) {
 inline bool Tracer::all_there(uint64_t which, Word* const* heads) {
     for (auto rest = static_cast<uint32_t>(which >> 32); rest; rest &= rest - 1) {
         const Word* head = heads[__builtin_ctz(rest)];
-        if (*head == no_key || code_of(*head) != sync_code || address_at(head) != which) return false;
+        if (*head == no_key || code_of(*head) != sync_code || address_at(head) != which)
+            return false;
     }
     return true;
 }
@@ -338,7 +340,8 @@ inline const TraceResult& Tracer::result() {
         std::vector<uint64_t> read(count), written(count);
         for (size_t i = 0; i < accesses_.size(); ++i) {
             const TraceAccess& access = accesses_[i];
-            if (access.space != TraceSpace::global || access.array != static_cast<int32_t>(a)) continue;
+            if (access.space != TraceSpace::global || access.array != static_cast<int32_t>(a))
+                continue;
             const uint64_t* bits = touched_[i].data();
             for (size_t word = 0; word < count; ++word) {
                 if (access.operation != TraceKind::write) read[word] |= bits[word];

@@ -14,8 +14,8 @@ inline Tracer* tracer = nullptr;  // of the one launch that runs; Python sees to
         if (tracer) tracer->what; \
     } while (false)
 // What follows a barrier begins like a basic block.
-#define EMULATOR_TRACE_BLOCK()                            \
-    do {                                                  \
+#define EMULATOR_TRACE_BLOCK()                                \
+    do {                                                      \
         if (tracer) note_block(tracer->pen, EMULATOR_CALLER); \
     } while (false)
 

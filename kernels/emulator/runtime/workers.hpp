@@ -114,8 +114,7 @@ class Workers {
             uint64_t position = launch.next_block.fetch_add(1);
             if (position >= launch.block_count) break;
             clear_shared_memory(memory, request.shared_bytes);
-            uint64_t block =
-                block_at(position, launch.block_count, request.order, request.seed);
+            uint64_t block = block_at(position, launch.block_count, request.order, request.seed);
             EMULATOR_TRACE(begin_block(worker, block));
             worker.in_kernel = 1;
             bool done = run_block(worker, block);

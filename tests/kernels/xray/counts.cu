@@ -48,8 +48,8 @@ KERNEL shared_strides(float* y, int stride) {
 KERNEL shared_vectors(float* y) {
     __shared__ float4 fours[32];
     __shared__ float2 twos[32];
-    fours[threadIdx.x] = make_float4(1, 2, 3, 4);   // MARK fours
-    twos[threadIdx.x] = make_float2(1, 2);          // MARK twos
+    fours[threadIdx.x] = make_float4(1, 2, 3, 4);  // MARK fours
+    twos[threadIdx.x] = make_float2(1, 2);         // MARK twos
     __syncwarp();
     y[threadIdx.x] = fours[0].x + twos[threadIdx.x].y;  // MARK read
 }
@@ -101,10 +101,16 @@ KERNEL lanes_in_two_functions(const float* x, float* y) {
 }
 KERNEL switched(float* y) {
     switch (threadIdx.x % 4) {
-        case 0: y[threadIdx.x] = 0; break;  // MARK zero
-        case 1: y[threadIdx.x] = 1;         // MARK falls
-        case 2: y[threadIdx.x] = 2; break;  // MARK two
-        default: y[threadIdx.x] = 3;        // MARK others
+        case 0:
+            y[threadIdx.x] = 0;  // MARK zero
+            break;
+        case 1:
+            y[threadIdx.x] = 1;  // MARK falls
+        case 2:
+            y[threadIdx.x] = 2;  // MARK two
+            break;
+        default:
+            y[threadIdx.x] = 3;  // MARK others
     }
     y[threadIdx.x + 32] = 4;  // MARK together
 }
@@ -122,8 +128,8 @@ KERNEL saxpy(const float* x, float* y, float a) {
 KERNEL arithmetic(const float* x, float* y, int n) {
     float sum = 0;
     for (int i = 0; i < n; i++) {
-        sum += x[i] * x[i];            // MARK products
-        if (i % 2) sum = sum / 3.0f;   // MARK quotient
+        sum += x[i] * x[i];           // MARK products
+        if (i % 2) sum = sum / 3.0f;  // MARK quotient
     }
     y[AT] = sqrtf(sum) - fmaxf(sum, 1.0f);  // MARK root
 }

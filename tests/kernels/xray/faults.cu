@@ -122,7 +122,7 @@ KERNEL race_no_barrier_before_the_next_round(const float* x, float* y, int n) {
 }
 KERNEL race_blocks_write_the_same(const float* x, float* y, int n) {
     int t = threadIdx.x;
-    y[t] = x[AT];  // race
+    y[t] = x[AT];        // race
     y[64 + t % 64] = 0;  // race
 }
 KERNEL race_sum_without_atomics(const float* x, float* y, int n) {

@@ -125,7 +125,11 @@ def test_shared_vectors():
     recording = run("shared_vectors", floats(32))
     fours = access(recording, "fours", "write")
     twos = access(recording, "twos", "write")
-    assert (fours.width, fours.wavefronts, fours.ideal_wavefronts) == (16, 4, 4)  # quarters of warps
+    assert (fours.width, fours.wavefronts, fours.ideal_wavefronts) == (
+        16,
+        4,
+        4,
+    )  # quarters of warps
     assert (twos.width, twos.wavefronts, twos.ideal_wavefronts) == (8, 2, 2)  # halves
     # 8 bytes apart, the second 4 of each: two lanes a bank.
     assert access(recording, "read", "read", "twos").wavefronts == 2

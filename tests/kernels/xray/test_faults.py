@@ -10,6 +10,7 @@ from kernels import xray
 
 SOURCE = Path(__file__).with_name("faults.cu")
 N = 128
+MARK = rf"// ((?:(?:{'|'.join(xray.KINDS)}) ?)+)$"
 SETTINGS = {
     "bounds_one_thread_too_many": {"grid": 3},
     "bounds_dynamic_shared": {"shared_mem": 256},
@@ -27,7 +28,7 @@ def marked():
         if declared := re.match(r"KERNEL (\w+)\(", text):
             kernel = declared[1]
             found[kernel] = set()
-        if kernel and (mark := re.search(r"// ((?:(?:%s) ?)+)$" % "|".join(xray.KINDS), text)):
+        if kernel and (mark := re.search(MARK, text)):
             found[kernel] |= {(kind, number) for kind in mark[1].split()}
     return found
 
