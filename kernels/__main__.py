@@ -1,4 +1,4 @@
-"""Command line: ``python -m kernels list | check | explain``."""
+"""Command line: ``python -m kernels list | check | explain | xray``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from kernels import explain, list_resources, table
 from kernels.source import SCALARS
+from kernels.xray import cli
 
 DEFAULT_RANDOM_SHAPES = 20
 SHOWN_FAILURES = 3
@@ -62,6 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     explaining = commands.add_parser("explain", help="the arithmetic of a layer or a network")
     explain.add_arguments(explaining)
     explaining.set_defaults(run=explain.run)
+
+    xraying = commands.add_parser("xray", help="what a CUDA C kernel does, line by line, no GPU")
+    cli.add_arguments(xraying)
+    xraying.set_defaults(run=cli.run)
 
     args = parser.parse_args(argv)
     try:

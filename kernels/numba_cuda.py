@@ -403,11 +403,17 @@ def sources(row: Any) -> list[NumbaSource]:
     ]
 
 
-def ptxas_report(ptx: str, arch: str) -> str:
-    """Assemble PTX by nvJitLink for an architecture such as ``"sm_90"``; return what ptxas says."""
+def assemble(ptx: str, arch: str) -> tuple[str, bytes]:
+    """Assemble PTX by nvJitLink for an architecture such as ``"sm_90"``.
+
+    Returns
+    -------
+    tuple
+        What ``ptxas -v`` says, and the cubin.
+    """
     from cuda.core import Linker, LinkerOptions, ObjectCode
 
     options = LinkerOptions(arch=arch, ptxas_options=["-v"])
     linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=options)
-    linker.link("cubin")
-    return str(linker.get_info_log())
+    cubin = linker.link("cubin")
+    return str(linker.get_info_log()), bytes(cubin.code)

@@ -81,11 +81,23 @@ class Resources(Usage):
     dynamic_bytes: dict[str, int]
 
 
+class Compiled(NamedTuple):
+    """What the compiler made: what it says of each ``__global__`` function, and the machine code.
+
+    `cubin` is an ELF file, as NVIDIA's own disassembler reads it. `lowered` is the compiler's name
+    of the instance that was asked for.
+    """
+
+    usages: list[Usage]
+    cubin: bytes
+    lowered: str | None = None
+
+
 class Unit(NamedTuple):
     """Something to compile: its macros, and what compiles it for an architecture."""
 
     defines: dict[str, int | str]
-    compile: Callable[[str], list[Usage]]
+    compile: Callable[[str], Compiled]
 
 
 def of_row(row: table.Row, arch: str = "sm_90", dtype: str = "float32") -> list[Resources]:
@@ -110,7 +122,9 @@ def of_row(row: table.Row, arch: str = "sm_90", dtype: str = "float32") -> list[
         NVRTC refused a file.
     """
     check_arch(arch)
-    compiled = [(unit.defines, usage) for unit in units(row, dtype) for usage in unit.compile(arch)]
+    compiled = [
+        (unit.defines, usage) for unit in units(row, dtype) for usage in unit.compile(arch).usages
+    ]
     lenet = {
         layer: launches(row, shape, dtype)
         for layer, shape in cases.LENET.items()
@@ -135,12 +149,12 @@ def of_row(row: table.Row, arch: str = "sm_90", dtype: str = "float32") -> list[
 def units(row: table.Row, dtype: str) -> list[Unit]:
     """Return what is to be compiled for a row.
 
-    Another language joins here: anything that gives `read_log` what ptxas -v prints will do.
+    Another language joins here: anything that gives `read_log` what ptxas -v prints, and a cubin.
     """
     if row.language == "numba" and "gpu" in row.places:
         return _numba_units(row, dtype)
     return [
-        Unit(defines, functools.partial(_compile_file, source.path, items))
+        Unit(defines, functools.partial(compile_file, source.path, items))
         for source in sources(row)
         for defines in source.variants
         for items in [tuple(sorted({"SCALAR": SCALARS[dtype], **defines}.items()))]
@@ -167,16 +181,17 @@ def _numba_units(row: table.Row, dtype: str) -> list[Unit]:
 @functools.cache
 def _compile_numba(
     source: Any, name: str, dtype: str, defines: tuple[tuple[str, int], ...], arch: str
-) -> list[Usage]:
+) -> Compiled:
     from kernels import numba_cuda
 
     major, minor = divmod(int(arch.removeprefix("sm_").rstrip("af")), 10)
     ptx = source.ptx(name, dtype, (major, minor), **dict(defines))
-    (usage,) = read_log(numba_cuda.ptxas_report(ptx, arch))
+    log, cubin = numba_cuda.assemble(ptx, arch)
+    (usage,) = read_log(log)
     # Numba's shared arrays are visible to other files, and ptxas leaves such out of its report.
     shared = sum(map(int, re.findall(r"^\.visible \.shared .*\[(\d+)\];$", ptx, re.MULTILINE)))
     # The name in the report has the types in it as well.
-    return [dataclasses.replace(usage, function=name, shared_bytes=shared)]
+    return Compiled([dataclasses.replace(usage, function=name, shared_bytes=shared)], cubin)
 
 
 def sources(row: table.Row) -> list[CudaSource]:
@@ -236,6 +251,13 @@ def nvrtc_version() -> str:
 
 
 def compile_cuda(arch: str, code: str, options: tuple[str, ...], label: str) -> list[Usage]:
+    """Compile CUDA C and return what `compile_cubin` says of its functions."""
+    return compile_cubin(arch, code, options, label).usages
+
+
+def compile_cubin(
+    arch: str, code: str, options: tuple[str, ...], label: str, instance: str | None = None
+) -> Compiled:
     """Compile CUDA C to machine code.
 
     Parameters
@@ -248,33 +270,51 @@ def compile_cuda(arch: str, code: str, options: tuple[str, ...], label: str) -> 
         NVRTC's, from `nvrtc_options`.
     label
         Names the code in messages.
+    instance
+        A kernel that is to be compiled besides, as C++ writes it: ``"scale<float, 3>"``.
 
     Returns
     -------
-    list
-        One `Usage` for each ``__global__`` function, in the text's order.
+    Compiled
+        One `Usage` for each ``__global__`` function, in the text's order, and the cubin.
 
     Raises
     ------
     KernelCompileError
         With NVRTC's log, which names file and line.
+    NvrtcMissingError
+        NVRTC is not installed.
     """
     nvrtc = _nvrtc()
     flags = [*options, f"-arch={arch}", "--ptxas-options=-v"]
     program = _call(nvrtc.nvrtcCreateProgram, code.encode(), label.encode(), 0, [], [])
+    expression = None if instance is None else instance.encode()
+    lowered = None
     try:
+        if expression is not None:
+            _call(nvrtc.nvrtcAddNameExpression, program, expression)
         status, *_ = nvrtc.nvrtcCompileProgram(program, len(flags), [f.encode() for f in flags])
         log = b" " * (_call(nvrtc.nvrtcGetProgramLogSize, program) + 1)
         _call(nvrtc.nvrtcGetProgramLog, program, log)  # writes into it
         text = log.rstrip(b"\0 \n").decode()
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
             raise KernelCompileError(f"{label}, {arch}: NVRTC refused it:\n{text}")
+        cubin = b" " * _call(nvrtc.nvrtcGetCUBINSize, program)
+        _call(nvrtc.nvrtcGetCUBIN, program, cubin)  # writes into it
+        if expression is not None:
+            lowered = _call(nvrtc.nvrtcGetLoweredName, program, expression).decode()
     finally:
         _call(nvrtc.nvrtcDestroyProgram, program)
     usages = sorted(read_log(text), key=lambda usage: code.find(usage.function))
-    if len(usages) != code.count("__global__"):  # ptxas's wording must not change unnoticed
+    if {usage.function for usage in usages} != kernel_names(cubin):
+        # ptxas's wording must not change unnoticed.
         raise RuntimeError(f"{label}, {arch}: ptxas's report has another form:\n{text}")
-    return usages
+    return Compiled(usages, cubin, lowered)
+
+
+def kernel_names(cubin: bytes) -> set[str]:
+    """Return the names of a cubin's ``__global__`` functions: each has its section of constants."""
+    return {name.decode() for name in re.findall(rb"\.nv\.constant0\.(\w+)\0", cubin)}
 
 
 def read_log(text: str) -> list[Usage]:
@@ -305,9 +345,13 @@ def _figure(pattern: str, text: str, absent: int | None = None) -> int:
 
 
 @functools.cache
-def _compile_file(path: Path, defines: tuple[tuple[str, Any], ...], arch: str) -> list[Usage]:
+def compile_file(
+    path: Path, defines: tuple[tuple[str, Any], ...], arch: str, instance: str | None = None
+) -> Compiled:
+    """Compile a .cu file with some macros as `compile_cubin` does, once."""
     label, code = nvrtc_code(path)
-    return compile_cuda(arch, code, nvrtc_options(defines), label)
+    options = (*nvrtc_options(defines), f"-I{path.parent}")
+    return compile_cubin(arch, code, options, label, instance)
 
 
 def _nvrtc() -> Any:

@@ -10,15 +10,8 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
+from kernels import shape_text
 from kernels.shapes import Conv2dShape, PoolShape
-
-OPERATIONS = ("conv2d", "max_pool2d", "avg_pool2d")
-# What the numbers of a shape mean, and how many must be given.
-FIELDS = {
-    "conv2d": (("N", "C", "H", "W", "K", "R", "S", "stride", "padding", "dilation"), 7),
-    "pool": (("N", "C", "H", "W", "size", "stride", "padding"), 5),
-}
-DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1}
 
 
 class SuiteError(ValueError):
@@ -36,7 +29,7 @@ class Layer:
     operation
         ``"conv2d"``, ``"max_pool2d"`` or ``"avg_pool2d"``.
     dims
-        The numbers after N, as `FIELDS` lists them.
+        The numbers after N, as `shape_text.FIELDS` lists them.
     """
 
     name: str
@@ -183,15 +176,14 @@ def expand(text: str) -> Iterator[Case]:
         ``"64,1,28,28,6,5,5,1,2"``, ``"N=64:8192:x2,6,14,14,16,5,5"``, or
         ``"max_pool2d:64,6,28,28,2"``.
     """
-    operation, values = _split(text)
-    names, _ = FIELDS["conv2d" if operation == "conv2d" else "pool"]
-    sweeps = [
-        _sweep(value.removeprefix(f"{name}=").removeprefix(f"{name.lower()}="), name, text)
-        for name, value in zip(names, values, strict=False)
-    ]
-    swept = {name for name, numbers in zip(names, sweeps, strict=False) if len(numbers) > 1}
+    try:
+        operation, values = shape_text.split(text)
+    except shape_text.ShapeTextError as error:
+        raise SuiteError(str(error)) from None
+    sweeps = [_sweep(value, name, text) for name, value in values.items()]
+    swept = {name for name, numbers in zip(values, sweeps, strict=True) if len(numbers) > 1}
     for numbers in itertools.product(*sweeps):
-        given = dict(zip(names, numbers, strict=False))
+        given = dict(zip(values, numbers, strict=True))
         shape = _shape(operation, given, text)
         group = ",".join("*" if name in swept else str(given[name]) for name in given)
         label = ",".join(map(str, numbers))
@@ -227,31 +219,11 @@ def _of_suite(name: str, batches: str | None) -> Iterator[Case]:
     suite = SUITES[name]
     for layer in suite.layers:
         for n in _sweep(batches, "N", f"--batch {batches}") if batches else suite.batches:
-            names, _ = FIELDS["conv2d" if layer.operation == "conv2d" else "pool"]
+            names, _ = shape_text.fields(layer.operation)
             given = dict(zip(names, (n, *layer.dims), strict=False))
             group = f"{name} {layer.name}"
             shape = _shape(layer.operation, given, group)
             yield Case(layer.operation, shape, group, f"{group} N={n}")
-
-
-def _split(text: str) -> tuple[str, list[str]]:
-    operation, colon, rest = text.partition(":")
-    if not colon or operation not in OPERATIONS:
-        if colon and re.fullmatch("[a-z_0-9]*", operation) and not operation.isdigit():
-            raise SuiteError(
-                f"shape {text!r}: unknown operation {operation!r}; expected one of "
-                f"{', '.join(OPERATIONS)}"
-            )
-        operation, rest = "conv2d", text
-    names, needed = FIELDS["conv2d" if operation == "conv2d" else "pool"]
-    values = [value.strip() for value in rest.split(",")]
-    if not needed <= len(values) <= len(names):
-        optional = "".join(f"[,{name}" for name in names[needed:])
-        raise SuiteError(
-            f"shape {text!r} has {len(values)} numbers; expected "
-            f"{','.join(names[:needed])}{optional}{']' * (len(names) - needed)}"
-        )
-    return operation, values
 
 
 def _sweep(text: str, name: str, whole: str) -> tuple[int, ...]:
@@ -277,21 +249,9 @@ def _sweep(text: str, name: str, whole: str) -> tuple[int, ...]:
 
 
 def _shape(operation: str, given: dict[str, int], text: str) -> Conv2dShape | PoolShape:
-    value = {**DEFAULTS, **given}
-    dims = tuple(value[name] for name in ("N", "C", "H", "W"))
-    if dims[0] < 1:
-        raise SuiteError(f"shape {text!r}: N is {dims[0]}; an empty batch takes no time")
+    if given["N"] < 1:
+        raise SuiteError(f"shape {text!r}: N is {given['N']}; an empty batch takes no time")
     try:
-        if operation == "conv2d":
-            filters = value["K"], value["C"], value["R"], value["S"]
-            return Conv2dShape.of(
-                dims, filters, stride=value["stride"], padding=value["padding"],
-                dilation=value["dilation"],
-            )  # fmt: skip
-        stride = given.get("stride")
-        padding = value["padding"]
-        return PoolShape.of(
-            dims, value["size"], stride=stride, padding=padding, operation=operation
-        )
-    except (TypeError, ValueError) as error:
-        raise SuiteError(f"shape {text!r}: {error}") from None
+        return shape_text.build(operation, given, text)
+    except shape_text.ShapeTextError as error:
+        raise SuiteError(str(error)) from None

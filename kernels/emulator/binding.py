@@ -89,9 +89,10 @@ class Failure(Structure):
 
 
 @functools.cache
-def runtime() -> ctypes.CDLL:
-    """Load the runtime, where kernels find its names."""
-    library = ctypes.CDLL(str(build.build_runtime()), mode=ctypes.RTLD_GLOBAL | os.RTLD_NOW)
+def runtime(traced: bool = False) -> ctypes.CDLL:
+    """Load the runtime, or the one that traces, where kernels find its names."""
+    built = build.build_runtime(traced)
+    library = ctypes.CDLL(str(built), mode=ctypes.RTLD_GLOBAL | os.RTLD_NOW)
     library.emulator_start.argtypes = (POINTER(Request), POINTER(c_void_p))
     library.emulator_wait.argtypes = (c_void_p, c_double)
     library.emulator_stop.argtypes = (c_void_p, c_int32)
@@ -108,9 +109,9 @@ def runtime() -> ctypes.CDLL:
     return library
 
 
-def load_module(path: os.PathLike[str]) -> ctypes.CDLL:
+def load_module(path: os.PathLike[str], traced: bool = False) -> ctypes.CDLL:
     """Load a compiled file; CompileError where it needs a function that is nowhere."""
-    runtime()
+    runtime(traced)
     try:
         return ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL | os.RTLD_NOW)
     except OSError as error:

@@ -5,17 +5,43 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from . import compiler as cxx
 from .cache import cache_directory
-from .errors import CompileError
+from .errors import CompileError, CompilerNotFound
 from .scan import Found, followed, refuse_assembly, scan
 
 HERE = Path(__file__).resolve().parent
 DYNAMIC_BYTES = (227 << 10) + 1024  # CUDA's most, and the runtime's canary behind it
+
+# Calls at every access (`__tsan_read4` and its kin) and every basic block, of functions that are
+# ours; and code that stays in the order of the source, which is how it is put together again.
+TRACING_FLAGS = (
+    "-DEMULATOR_TRACED",
+    "-O1",
+    "-fsanitize=thread",
+    "-fsanitize-coverage=trace-pc",
+    "-fexpensive-optimizations",  # products and sums are fused, as in the plain build
+    "-fno-tree-vectorize",
+    "-fno-tree-slp-vectorize",
+    "-fno-tree-ch",
+    "-fno-tree-sra",  # a float4 is read and written in one piece
+    "-fno-ipa-sra",
+    "-fno-reorder-blocks",
+    "-fno-thread-jumps",
+    "-fno-if-conversion",
+    "-fno-if-conversion2",
+    "-fno-shrink-wrap",
+    "--param=max-completely-peel-times=0",  # an access of the source stays one of the code
+)
+TRACING_LINK_FLAGS = ("-Wl,--wrap=memcpy", "-Wl,--wrap=memmove", "-Wl,--wrap=memset")
+TRACING_HOOK_FLAGS = ("-fvisibility=hidden", "-c")
+TRACING_RUNTIME_FLAGS = ("-DEMULATOR_TRACED", "-fno-gnu-unique")
+SHARED_GAP = 256
 
 # Headers of CUDA that a kernel file may include though all they hold is there already.
 _EMPTY_HEADERS = (
@@ -67,16 +93,33 @@ def _intact(target: Path) -> bool:
     return hashlib.sha256(data[:-32]).digest() == data[-32:]
 
 
-def build_runtime() -> Path:
-    """Return the runtime's shared library, built if need be."""
+def build_runtime(traced: bool = False) -> Path:
+    """Return the runtime's shared library, built if need be; `traced`: the one that traces."""
     compiler = cxx.find_compiler()
-    target = cache_directory() / f"runtime-{_key(compiler)[:32]}.so"
+    extra = TRACING_RUNTIME_FLAGS if traced else ()
+    target = cache_directory() / f"runtime-{_key(compiler, extra)[:32]}.so"
     if _intact(target):
         return target
     source = HERE / "runtime" / "runtime.cpp"
 
     def make(built: Path, directory: Path) -> None:
-        flags = [*cxx.FLAGS, *cxx.WARNINGS, "-shared", "-pthread", "-o", str(built)]
+        flags = [*cxx.FLAGS, *cxx.WARNINGS, *extra, "-shared", "-Wl,-Bsymbolic", "-pthread"]
+        flags += ["-o", str(built)]
+        cxx.run(compiler, [*flags, str(source)], [source])
+
+    return _keep(target, make)
+
+
+def _build_hooks() -> Path:
+    """Return what is linked into every traced module, built if need be."""
+    compiler = cxx.find_compiler()
+    target = cache_directory() / f"hooks-{_key(compiler)[:32]}.o"
+    if _intact(target):
+        return target
+    source = HERE / "runtime" / "trace_hooks.cpp"
+
+    def make(built: Path, directory: Path) -> None:
+        flags = [*cxx.FLAGS, *cxx.WARNINGS, *TRACING_HOOK_FLAGS, "-o", str(built)]
         cxx.run(compiler, [*flags, str(source)], [source])
 
     return _keep(target, make)
@@ -88,7 +131,7 @@ def build_module(
     include_dirs: Sequence[Path] = (),
     name_expressions: Sequence[str] = (),
     *,
-    extra_flags: Sequence[str] = (),
+    traced: bool = False,
 ) -> Path:
     """
     Return the shared library of a ``.cu`` file, built if need be.
@@ -103,8 +146,8 @@ def build_module(
         Where its includes are searched, beside its own directory.
     name_expressions : sequence of str
         Instances of templates to make, such as ``"conv<float, 5>"``.
-    extra_flags : sequence of str
-        For the compiler, such as ``-fsanitize=thread``.
+    traced : bool
+        Whether it tells the tracing runtime of each access and basic block.
 
     Returns
     -------
@@ -116,14 +159,16 @@ def build_module(
     CompileError
         Naming file and line.
     CompilerNotFound
-        If there is no compiler.
+        If there is no compiler, or none that can trace.
     """
     compiler = cxx.find_compiler()
+    if traced and compiler.is_clang:
+        raise CompilerNotFound(f"CXX is {compiler.command[0]}; tracing needs g++: unset CXX")
     user_files = followed(path, include_dirs)
     options = [f"-D{name}={_text(value)}" for name, value in sorted(defines.items())]
     options += [f"-I{directory}" for directory in include_dirs]
     contents = [(str(file), file.read_bytes()) for file in user_files]
-    key = _key(compiler, contents, options, list(name_expressions), list(extra_flags))
+    key = _key(compiler, contents, options, list(name_expressions), traced)
     target = cache_directory() / f"{path.stem}-{key[:32]}.so"
     if _intact(target):
         return target
@@ -134,7 +179,7 @@ def build_module(
         wrapper, expanded = directory / "wrapper.cpp", directory / "expanded.ii"
         device = HERE / "device" / "cuda.hpp"
         wrapper.write_text(f'#include "{device}"\n#include "{path}"\n')
-        flags = [*cxx.FLAGS, *cxx.WARNINGS, *extra_flags]
+        flags = [*cxx.FLAGS, *cxx.WARNINGS, *(TRACING_FLAGS if traced else ())]
         if not compiler.is_clang:
             flags.append("-fno-extern-tls-init")  # shared memory has no constructors
             # Else the process would have one `__shared__ tile` for all files with a conv<float>.
@@ -150,13 +195,16 @@ def build_module(
                 "by name_expressions)"
             )
         with expanded.open("a") as file:
-            file.write(_registration(found, name_expressions))
-        cxx.run(
-            compiler,
-            [*flags, "-x", "c++-cpp-output", str(expanded), "-shared", "-Wl,-Bsymbolic",
-             "-Wl,-z,now", "-o", str(built)],
-            user_files,
-        )  # fmt: skip
+            file.write(_registration(found, name_expressions, traced))
+        link = ["-shared", "-Wl,-Bsymbolic", "-Wl,-z,now", "-o", str(built)]
+        compiled = [*flags, "-x", "c++-cpp-output", str(expanded)]
+        if traced:
+            # In two steps: the linker must not add the sanitizer's own runtime.
+            assembly = directory / "traced.s"
+            cxx.run(compiler, [*compiled, "-S", "-o", str(assembly)], user_files)
+            assembly.write_text(_keep_apart(assembly.read_text()))
+            compiled = ["-fPIC", str(assembly), str(_build_hooks()), *TRACING_LINK_FLAGS]
+        cxx.run(compiler, [*compiled, *link], user_files)
 
     return _keep(target, make)
 
@@ -165,7 +213,19 @@ def _text(value: object) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def _registration(found: Found, name_expressions: Sequence[str]) -> str:
+def _keep_apart(assembly: str) -> str:
+    """Put a gap behind each shared array, so that what runs over its end is seen."""
+    lines, is_shared = [], False
+    for line in assembly.splitlines():
+        lines.append(line)
+        if re.match(r"\s*\.(section|text|data|bss)\b", line):
+            is_shared = ".tbss" in line
+        elif is_shared and re.match(r"\s*\.zero\b", line):
+            lines.append(f"\t.zero\t{SHARED_GAP}")
+    return "\n".join(lines) + "\n"
+
+
+def _registration(found: Found, name_expressions: Sequence[str], traced: bool) -> str:
     entries = [(name, f"&::{name}", bounds) for name, bounds in found.kernels]
     entries += [(name, f"&{name}", "") for name in name_expressions]
     lines = ['\n# 1 "registration"', "namespace emulator {", "static const Kernel kernels[] = {"]
@@ -173,7 +233,7 @@ def _registration(found: Found, name_expressions: Sequence[str]) -> str:
         lines.append(f'    Entry<{function}>::kernel("{name}", bounds({bounds})),')
     lines += ["};", "}"]
     dynamic = "nullptr"
-    if found.dynamic_arrays:
+    if found.dynamic_arrays or traced:
         # As in CUDA, all dynamic arrays are the same memory: one symbol each, one place.
         dynamic = "+[]() -> char* { return emulator_dynamic_shared; }"
         lines.append('extern "C" {')

@@ -10,8 +10,8 @@ _SYMBOL_TABLE = 2  # SHT_SYMTAB
 _THREAD_LOCAL = 6  # STT_TLS
 
 
-def thread_local_symbols(library: Path) -> Iterator[tuple[str, int]]:
-    """Yield name and size in bytes of every thread-local variable of a 64-bit ELF file."""
+def thread_local_symbols(library: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield name, offset and bytes of every thread-local variable that an ELF file defines."""
     data = library.read_bytes()
     if data[:6] != b"\x7fELF\x02\x01":
         return
@@ -26,10 +26,11 @@ def thread_local_symbols(library: Path) -> Iterator[tuple[str, int]]:
         offset, size = section[4:6]
         names = sections[section[6]][4]
         for at in range(offset, offset + size, 24):
-            name, info, _, _, _, bytes_ = struct.unpack_from("<IBBHQQ", data, at)
-            if info & 0xF == _THREAD_LOCAL:
+            name, info, _, section_index, place, bytes_ = struct.unpack_from("<IBBHQQ", data, at)
+            is_here = section_index != 0  # 0: of another library
+            if is_here and info & 0xF == _THREAD_LOCAL:
                 start = names + name
-                yield data[start : data.index(b"\0", start)].decode(), bytes_
+                yield data[start : data.index(b"\0", start)].decode(), place, bytes_
 
 
 def static_shared_bytes(library: Path, kernel: str) -> int:
@@ -42,7 +43,7 @@ def static_shared_bytes(library: Path, kernel: str) -> int:
     base = kernel.split("<")[0].split("::")[-1].strip()
     mangled = f"{len(base)}{base}"
     by_function: dict[str, int] = {}
-    for name, size in thread_local_symbols(library):
+    for name, _, size in thread_local_symbols(library):
         if name.startswith("_ZZ") and mangled in name:
             function = name[: name.rfind("E")]
             by_function[function] = by_function.get(function, 0) + size

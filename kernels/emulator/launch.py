@@ -31,6 +31,7 @@ def launch(
     packed: Packed,
     shared_bytes: int,
     settings: Settings,
+    traced: bool = False,
 ) -> None:
     """Run a kernel whose arguments have been checked; raise what ended it early."""
     request = binding.Request(
@@ -44,7 +45,7 @@ def launch(
         seed=settings.seed % 2**64,
         workers=settings.worker_count,
     )
-    runtime = binding.runtime()
+    runtime = binding.runtime(traced)
     handle = ctypes.c_void_p()
     try:
         if not runtime.emulator_start(ctypes.byref(request), ctypes.byref(handle)):

@@ -6,6 +6,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,26 @@ class Function:
     ----------
     name : str
         As it is asked for.
+    module : Module
+        Where it is from.
+    parameters : list of Expected
+        What it takes.
+    static_shared_bytes : int
+        Of the shared variables it declares.
     max_dynamic_shared_size_bytes : int
         The most a launch may ask for; 48 KiB less what is static, up to 227 KiB if set.
     """
 
     def __init__(self, module: Module, raw: binding.Kernel) -> None:
         self.name: str = raw.name.decode()
-        self._module = module
+        self.module = module
         self._raw = raw
-        self._expected = [Expected.of(raw.parameters[i]) for i in range(raw.parameter_count)]
-        self._static_bytes = static_shared_bytes(module.library_path, self.name)
-        self._max_dynamic = max(0, _DEFAULT_SHARED - self._static_bytes)
+        self.parameters = [Expected.of(raw.parameters[i]) for i in range(raw.parameter_count)]
+        self.static_shared_bytes = static_shared_bytes(module.library_path, self.name)
+        self._max_dynamic = max(0, _DEFAULT_SHARED - self.static_shared_bytes)
 
     def __repr__(self) -> str:
-        parameters = ", ".join(parameter.type for parameter in self._expected)
+        parameters = ", ".join(parameter.type for parameter in self.parameters)
         return f"<emulated kernel {self.name}({parameters})>"
 
     @property
@@ -50,7 +57,7 @@ class Function:
 
     @max_dynamic_shared_size_bytes.setter
     def max_dynamic_shared_size_bytes(self, value: int) -> None:
-        most = _MAX_SHARED - self._static_bytes
+        most = _MAX_SHARED - self.static_shared_bytes
         if not 0 <= value <= most:
             raise ValueError(
                 f"{self.name}: max_dynamic_shared_size_bytes is {value}; expected 0 to {most}"
@@ -92,28 +99,39 @@ class Function:
             raise LaunchError(
                 f"{self.name}: block {tuple(block)} has {threads} threads; {why} allows {limit}"
             )
-        if self._static_bytes > _DEFAULT_SHARED:
+        if self.static_shared_bytes > _DEFAULT_SHARED:
             raise LaunchError(
-                f"{self.name}: its static shared memory is {self._static_bytes} bytes; "
+                f"{self.name}: its static shared memory is {self.static_shared_bytes} bytes; "
                 f"CUDA allows {_DEFAULT_SHARED}"
             )
         if not 0 <= shared_mem <= self._max_dynamic:
             raise LaunchError(
                 f"{self.name}: shared_mem is {shared_mem} bytes; at most {self._max_dynamic} are "
-                f"allowed beside {self._static_bytes} static ones (a larger "
-                f"max_dynamic_shared_size_bytes allows up to {_MAX_SHARED - self._static_bytes})"
+                f"allowed beside {self.static_shared_bytes} static ones (a larger "
+                "max_dynamic_shared_size_bytes allows up to "
+                f"{_MAX_SHARED - self.static_shared_bytes})"
             )
-        packed = Packed(self.name, self._expected, args)
+        intercept = options.interceptor.get()
+        if intercept:
+            intercept(self, grid3, block3, args, int(shared_mem))
+        else:
+            self.launch(grid3, block3, args, int(shared_mem), options.current())
+
+    def launch(
+        self,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        args: Sequence[Any],
+        shared_mem: int,
+        settings: options.Settings,
+    ) -> None:
+        """Run the kernel with a grid and a block that have been checked, as ``fn(...)`` does."""
+        packed = Packed(self.name, self.parameters, args)
+        module = self.module
         launch(
-            self._module.library,
-            self._module.library_path,
-            self._raw,
-            grid3,
-            block3,
-            packed,
-            int(shared_mem),
-            options.current(),
-        )
+            module.library, module.library_path, self._raw, grid, block, packed, shared_mem,
+            settings, module.build.traced,
+        )  # fmt: skip
 
     def _extent(
         self, what: str, given: Sequence[int], most: tuple[int, int, int]
@@ -133,22 +151,44 @@ class Function:
         return x, y, z
 
 
+@dataclass(frozen=True)
+class Build:
+    """What a file is compiled with, as `load` takes it."""
+
+    path: Path
+    defines: tuple[tuple[str, object], ...] = ()
+    include_dirs: tuple[Path, ...] = ()
+    name_expressions: tuple[str, ...] = ()
+    traced: bool = False
+
+    def run(self) -> Path:
+        """Compile it, or take it from the cache; return the library."""
+        return build.build_module(
+            self.path,
+            dict(self.defines),
+            self.include_dirs,
+            self.name_expressions,
+            traced=self.traced,
+        )
+
+
 class Module:
     """
     A compiled and loaded ``.cu`` file.
 
     Parameters
     ----------
-    path : Path
-        The ``.cu`` file.
+    build : Build
+        What it is compiled with.
     library_path : Path
         What it was compiled to.
     library : ctypes.CDLL
         That, loaded.
     """
 
-    def __init__(self, path: Path, library_path: Path, library: ctypes.CDLL) -> None:
-        self.path = path
+    def __init__(self, build: Build, library_path: Path, library: ctypes.CDLL) -> None:
+        self.build = build
+        self.path = build.path
         self.library_path = library_path
         self.library = library
         table = binding.Module.in_dll(library, "emulator_module")
@@ -191,6 +231,8 @@ def load(
     defines: Mapping[str, object] | None = None,
     include_dirs: Sequence[str | os.PathLike[str]] = (),
     name_expressions: Sequence[str] = (),
+    *,
+    traced: bool = False,
 ) -> Module:
     """
     Compile a ``.cu`` file for the CPU, or take it from the cache, and load it.
@@ -205,6 +247,8 @@ def load(
         Where its includes are searched, beside its own directory.
     name_expressions : sequence of str
         Instances of kernel templates: ``"conv<float, 5>"``.
+    traced : bool
+        Whether it is for the tracing runtime, which `kernels.xray` reads.
 
     Returns
     -------
@@ -223,13 +267,20 @@ def load(
     source = Path(path).resolve(strict=True)
     directories = [Path(directory).resolve() for directory in include_dirs]
     with _lock:
-        built = build.build_module(source, defines or {}, directories, name_expressions)
+        settled = Build(
+            source,
+            tuple(sorted((defines or {}).items())),
+            tuple(directories),
+            tuple(name_expressions),
+            traced,
+        )
+        built = settled.run()
         module = _modules.get((str(source), built))
         if module is None:
             try:
-                library = binding.load_module(built)
+                library = binding.load_module(built, traced)
             except CompileError as error:
                 raise CompileError(f"{source.name}: {error}", error.log) from None
-            module = Module(source, built, library)
+            module = Module(settled, built, library)
             _modules[(str(source), built)] = module
         return module

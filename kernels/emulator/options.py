@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -48,6 +48,10 @@ class Settings:
         """How many OS threads that is on this machine."""
         return self.workers or len(os.sched_getaffinity(0))
 
+
+# Called in place of a launch with the function, grid, block, arguments and shared_mem.
+Interceptor = Callable[[Any, tuple[int, int, int], tuple[int, int, int], Sequence[Any], int], None]
+interceptor: ContextVar[Interceptor | None] = ContextVar("emulator_interceptor", default=None)
 
 _current: ContextVar[Settings] = ContextVar("emulator_settings", default=Settings())  # noqa: B039
 

@@ -3,6 +3,13 @@
 
 #include <cstdint>
 
+// A process may hold the plain runtime and the tracing one: each has symbols of its own.
+#ifdef EMULATOR_TRACED
+#define EMULATOR_SYMBOL(name) asm("traced_" #name)
+#else
+#define EMULATOR_SYMBOL(name)
+#endif
+
 namespace emulator {
 
 // One parameter of a kernel, as Python checks it. Where `is_pointer`, the sizes are the pointee's.
@@ -51,11 +58,17 @@ enum class WarpOp : int32_t {
 }  // namespace emulator
 
 extern "C" {
-int emulator_barrier(emulator::Barrier kind, int predicate, const char* file, int line);
+int emulator_barrier(emulator::Barrier kind, int predicate, const char* file, int line)
+    EMULATOR_SYMBOL(barrier);
 uint64_t emulator_warp(emulator::WarpOp op, const char* name, uint32_t mask, uint64_t value,
-                       int source_lane, const char* file, int line);
-uint32_t emulator_lane();
-uint32_t emulator_active_mask();
-int emulator_print(const char* format, ...) __attribute__((format(printf, 1, 2)));
-[[noreturn]] void emulator_trap(const char* what, const char* file, int line);
+                       int source_lane, const char* file, int line) EMULATOR_SYMBOL(warp);
+uint32_t emulator_lane() EMULATOR_SYMBOL(lane);
+uint32_t emulator_active_mask() EMULATOR_SYMBOL(active_mask);
+int emulator_print(const char* format, ...) EMULATOR_SYMBOL(print)
+    __attribute__((format(printf, 1, 2)));
+[[noreturn]] void emulator_trap(const char* what, const char* file, int line) EMULATOR_SYMBOL(trap);
+#ifdef EMULATOR_TRACED
+// Tells that the thread does an atomic operation, which itself goes unseen.
+void emulator_atomic(const void* address, uint32_t bytes);
+#endif
 }

@@ -1,6 +1,12 @@
 // Atomic operations: truly atomic, for blocks run in parallel.
 #pragma once
 
+#ifdef EMULATOR_TRACED
+#define EMULATOR_TELL(address) emulator_atomic(address, sizeof *(address))
+#else
+#define EMULATOR_TELL(address) static_cast<void>(0)
+#endif
+
 namespace emulator {
 
 template <class T>
@@ -21,6 +27,17 @@ template <class T, class F>
 inline T update(T* address, F change) {
     using B = typename Bits<T>::type;
     auto* bits = reinterpret_cast<B*>(address);
+#ifdef EMULATOR_TRACED
+    // One thread at a time runs, and no address of a local variable is to be seen.
+    EMULATOR_TELL(address);
+    B old = __atomic_load_n(bits, __ATOMIC_RELAXED), changed;
+    T kept;
+    __builtin_memcpy(&kept, &old, sizeof kept);
+    T result = change(kept);
+    __builtin_memcpy(&changed, &result, sizeof changed);
+    __atomic_store_n(bits, changed, __ATOMIC_RELAXED);
+    return kept;
+#endif
     B seen = __atomic_load_n(bits, __ATOMIC_RELAXED);
     for (;;) {
         T before;
@@ -39,6 +56,7 @@ inline T update(T* address, F change) {
 
 #define EMULATOR_FETCH(name, operation, T)                  \
     inline T name(T* address, T value) {                    \
+        EMULATOR_TELL(address);                             \
         return operation(address, value, __ATOMIC_RELAXED); \
     }                                                       \
     inline T name##_block(T* address, T value) {            \
@@ -57,19 +75,17 @@ inline T update(T* address, F change) {
     inline T name##_system(T* address, T value) {                                 \
         return name(address, value);                                              \
     }
-#define EMULATOR_INTEGER(T)                                                            \
-    EMULATOR_FETCH(atomicAdd, __atomic_fetch_add, T)                                   \
-    EMULATOR_FETCH(atomicSub, __atomic_fetch_sub, T)                                   \
-    EMULATOR_FETCH(atomicAnd, __atomic_fetch_and, T)                                   \
-    EMULATOR_FETCH(atomicOr, __atomic_fetch_or, T)                                     \
-    EMULATOR_FETCH(atomicXor, __atomic_fetch_xor, T)                                   \
-    EMULATOR_FETCH(atomicExch, __atomic_exchange_n, T)                                 \
-    EMULATOR_UPDATE(atomicMin, T, value < old ? value : old)                           \
-    EMULATOR_UPDATE(atomicMax, T, value > old ? value : old)                           \
-    inline T atomicCAS(T* address, T compare, T value) {                               \
-        __atomic_compare_exchange_n(address, &compare, value, false, __ATOMIC_RELAXED, \
-                                    __ATOMIC_RELAXED);                                 \
-        return compare;                                                                \
+#define EMULATOR_INTEGER(T)                                                                    \
+    EMULATOR_FETCH(atomicAdd, __atomic_fetch_add, T)                                           \
+    EMULATOR_FETCH(atomicSub, __atomic_fetch_sub, T)                                           \
+    EMULATOR_FETCH(atomicAnd, __atomic_fetch_and, T)                                           \
+    EMULATOR_FETCH(atomicOr, __atomic_fetch_or, T)                                             \
+    EMULATOR_FETCH(atomicXor, __atomic_fetch_xor, T)                                           \
+    EMULATOR_FETCH(atomicExch, __atomic_exchange_n, T)                                         \
+    EMULATOR_UPDATE(atomicMin, T, value < old ? value : old)                                   \
+    EMULATOR_UPDATE(atomicMax, T, value > old ? value : old)                                   \
+    inline T atomicCAS(T* address, T compare, T value) {                                       \
+        return emulator::update(address, [=](T old) { return old == compare ? value : old; }); \
     }
 EMULATOR_INTEGER(int)
 EMULATOR_INTEGER(unsigned)
@@ -85,3 +101,4 @@ EMULATOR_UPDATE(atomicExch, float, (static_cast<void>(old), value))
 #undef EMULATOR_INTEGER
 #undef EMULATOR_UPDATE
 #undef EMULATOR_FETCH
+#undef EMULATOR_TELL

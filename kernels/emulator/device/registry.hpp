@@ -1,6 +1,13 @@
 // What a kernel takes, derived from its type, and a way to call it on an array of pointers.
 #pragma once
 
+// The launch's own reads of the arguments are none of the kernel's.
+#ifdef EMULATOR_TRACED
+#define EMULATOR_UNTRACED __attribute__((no_sanitize("thread")))
+#else
+#define EMULATOR_UNTRACED
+#endif
+
 namespace emulator {
 
 // Compiler builtins for what <type_traits> and <utility> would cost compile time for.
@@ -91,11 +98,13 @@ struct Entry;
 template <class... A, void (*Function)(A...)>
 struct Entry<Function> {
     template <int... I>
-    static void call(void** arguments, Indices<I...>) {
+    EMULATOR_UNTRACED static void call(void** arguments, Indices<I...>) {
         (void)arguments;
         Function(*static_cast<A*>(arguments[I])...);
     }
-    static void run(void** arguments) { call(arguments, typename Count<sizeof...(A)>::type{}); }
+    EMULATOR_UNTRACED static void run(void** arguments) {
+        call(arguments, typename Count<sizeof...(A)>::type{});
+    }
 
     static constexpr Parameter parameters[sizeof...(A) + 1] = {describe<A>()..., Parameter{}};
 

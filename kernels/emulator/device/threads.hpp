@@ -4,10 +4,10 @@
 #define EMULATOR_TLS __attribute__((tls_model("initial-exec")))
 extern "C" {
 // const: a kernel may keep them in registers over a barrier, for they are its own thread's.
-extern __thread const uint3 threadIdx EMULATOR_TLS;
-extern __thread const uint3 blockIdx EMULATOR_TLS;
-extern __thread const dim3 blockDim EMULATOR_TLS;
-extern __thread const dim3 gridDim EMULATOR_TLS;
+extern __thread const uint3 threadIdx EMULATOR_SYMBOL(threadIdx) EMULATOR_TLS;
+extern __thread const uint3 blockIdx EMULATOR_SYMBOL(blockIdx) EMULATOR_TLS;
+extern __thread const dim3 blockDim EMULATOR_SYMBOL(blockDim) EMULATOR_TLS;
+extern __thread const dim3 gridDim EMULATOR_SYMBOL(gridDim) EMULATOR_TLS;
 }
 #undef EMULATOR_TLS
 

@@ -1,6 +1,5 @@
 // The runtime that every compiled kernel file shares: its doors to kernels and to Python.
 #include "workers.hpp"
-
 extern "C" {
 __thread Index3 threadIdx EMULATOR_TLS;
 __thread Index3 blockIdx EMULATOR_TLS;
@@ -27,7 +26,9 @@ extern "C" int emulator_barrier(Barrier kind, int predicate, const char* file, i
         worker.lines_differ = true;
     }
     worker.predicates += predicate != 0;
+    EMULATOR_TRACE(stop(worker, worker.current, false));
     wait_here(worker);
+    EMULATOR_TRACE_BLOCK();
     thread.state = State::running;
     int result = worker.barrier_result;
     if (kind == Barrier::all) return result == static_cast<int>(worker.thread_count);
@@ -53,6 +54,7 @@ extern "C" uint64_t emulator_warp(WarpOp op, const char* name, uint32_t mask, ui
     thread.source_lane = source_lane;
     thread.value = value;
     worker.warps[thread.warp].waiting |= 1u << thread.lane;
+    EMULATOR_TRACE(wait_in_warp(EMULATOR_CALLER));
     release_warp(worker, thread.warp, mask);
     wait_here(worker);
     return thread.result;
@@ -142,3 +144,27 @@ extern "C" void emulator_finish(Launch* launch) {
     }
     delete launch;
 }
+
+#ifdef EMULATOR_TRACED
+
+// ---- for Python, around one launch, and for the hooks in a traced module ----
+
+extern "C" {
+
+void emulator_trace_begin(const TraceRequest* request) {
+    tracer = new Tracer(*request);
+}
+void emulator_trace_result(TraceResult* result) {
+    *result = tracer->result();
+}
+void emulator_trace_end() {
+    delete tracer;
+    tracer = nullptr;
+    restore_handlers();
+}
+Word* traced_room() {
+    return tracer ? tracer->room() : nullptr;
+}
+}
+
+#endif

@@ -6,6 +6,7 @@
 inline void go_to(Worker& worker, int thread) {
     worker.current = thread;
     threadIdx = worker.coordinates[thread];
+    EMULATOR_TRACE(switch_to(worker, thread));
 }
 
 inline void release_barrier(Worker& worker) {
@@ -18,6 +19,7 @@ inline void release_barrier(Worker& worker) {
     memcpy(worker.ready, worker.order, worker.thread_count * sizeof worker.order[0]);
     worker.ready_head = 0;
     worker.ready_count = worker.thread_count;
+    EMULATOR_TRACE(release_barrier(worker));
 }
 
 // Every thread has started and none can run: what can be released?
@@ -77,7 +79,9 @@ inline void fiber_entry() {
             thread.state = State::running;
             thread.fiber = fiber;
             go_to(worker, current);
+            EMULATOR_TRACE(begin_thread(worker, current));
             worker.run(worker.arguments);
+            EMULATOR_TRACE(stop(worker, current, true));
             thread.state = State::returned;
             worker.warps[thread.warp].returned |= 1u << thread.lane;
             ++worker.returned;

@@ -8,7 +8,11 @@
 #include "worker.hpp"
 
 inline int stop_signal() {
+#ifdef EMULATOR_TRACED
+    return SIGRTMIN + 8;
+#else
     return SIGRTMIN + 7;
+#endif
 }
 
 constexpr int fault_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
@@ -79,6 +83,17 @@ inline void install_handlers() {
     }
     action.sa_sigaction = on_stop;
     sigaction(stop_signal(), &action, nullptr);
+}
+
+// Gives the faults back to whom they were taken from: two runtimes that took them in turn would
+// hand a fault to each other for ever.
+inline void restore_handlers() {
+    for (int number : fault_signals) {
+        struct sigaction now;
+        sigaction(number, nullptr, &now);
+        const bool is_ours = (now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_fault;
+        if (is_ours) sigaction(number, &earlier_handlers[number], nullptr);
+    }
 }
 
 // A worker leaves all other signals (Ctrl-C, timers) to the threads of Python.

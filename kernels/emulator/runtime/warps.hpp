@@ -2,6 +2,7 @@
 #pragma once
 
 #include "failures.hpp"
+#include "tracing.hpp"
 
 // What a lane reads from one that is not there: undefined in CUDA, so made hard to overlook
 // (a NaN, or -1).
@@ -95,6 +96,7 @@ inline bool release_warp(Worker& worker, uint32_t index, uint32_t mask) {
         abandon(worker);
     }
     exchange(lanes, group);
+    EMULATOR_TRACE(release_warp(worker, index, group));
     warp.waiting &= ~group;
     uint16_t released[32];
     uint32_t count = 0;

@@ -97,9 +97,9 @@ struct Worker {
 extern "C" {
 // Initial-exec: each is one load relative to the thread pointer, in kernels too.
 #define EMULATOR_TLS __attribute__((tls_model("initial-exec"), visibility("default")))
-extern __thread Index3 threadIdx EMULATOR_TLS;
-extern __thread Index3 blockIdx EMULATOR_TLS;
-extern __thread Index3 blockDim EMULATOR_TLS;
-extern __thread Index3 gridDim EMULATOR_TLS;
+extern __thread Index3 threadIdx EMULATOR_SYMBOL(threadIdx) EMULATOR_TLS;
+extern __thread Index3 blockIdx EMULATOR_SYMBOL(blockIdx) EMULATOR_TLS;
+extern __thread Index3 blockDim EMULATOR_SYMBOL(blockDim) EMULATOR_TLS;
+extern __thread Index3 gridDim EMULATOR_SYMBOL(gridDim) EMULATOR_TLS;
 }
 extern __thread Worker* this_worker __attribute__((tls_model("initial-exec")));

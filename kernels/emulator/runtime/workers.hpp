@@ -103,19 +103,23 @@ class Workers {
         worker.uninterruptible = 0;
         if (sigsetjmp(worker.escape, 1)) {
             worker.in_kernel = 0;
+            EMULATOR_TRACE(flush_all());
             tell_signal(worker);
             worker.fibers.reset();
             return;
         }
         const SharedMemory& memory = shared_memory_of(worker, request.module);
+        EMULATOR_TRACE(begin_launch(worker, memory));
         while (!launch.stop) {
             uint64_t position = launch.next_block.fetch_add(1);
             if (position >= launch.block_count) break;
             clear_shared_memory(memory, request.shared_bytes);
+            uint64_t block = block_at(position, launch.block_count, request.order, request.seed);
+            EMULATOR_TRACE(begin_block(worker, block));
             worker.in_kernel = 1;
-            bool done = run_block(
-                worker, block_at(position, launch.block_count, request.order, request.seed));
+            bool done = run_block(worker, block);
             worker.in_kernel = 0;
+            EMULATOR_TRACE(flush_all());
             if (!done) {
                 worker.fibers.reset();
                 break;
