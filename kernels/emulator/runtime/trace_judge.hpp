@@ -206,6 +206,7 @@ inline void Tracer::judge(TraceAccess& access, uint32_t warp, const Group& group
         }
     }
     if (!cells) return;
+    if (has_fences_ && is_global && access.operation == TraceKind::atomic) meet_blocks(warp, group);
     Party now{};
     now.epoch = ordering_->epoch;
     now.pc = access.pc;
@@ -218,11 +219,23 @@ inline void Tracer::judge(TraceAccess& access, uint32_t warp, const Group& group
             const uint64_t in_word = std::min(end - at, 4 - at % 4);
             now.bytes = static_cast<uint8_t>(((1u << in_word) - 1) << at % 4);
             const Party* other = ordering_->enter(cells[at / 4 - first_word], now, is_global);
-            if (other) {
+            const bool is_met = other && other->epoch < ordering_->block_began &&
+                                seen_blocks_.count(block_of(other->epoch));
+            if (other && !is_met) {
                 tell(TraceFault::race, i, other);
                 break;
             }
         }
+    }
+}
+
+// A fence and an atomic operation, then another block's atomic operation at the same address: the
+// way a last block to finish knows that it is, and may read what the others wrote.
+inline void Tracer::meet_blocks(uint32_t warp, const Group& group) {
+    for (uint32_t i = 0; i < group.count; ++i) {
+        auto& told = told_blocks_[group.address[i]];
+        seen_blocks_.insert(told.begin(), told.end());
+        if (lanes_[warp * 32 + group.lane[i]].fenced) told.insert(block_);
     }
 }
 
