@@ -41,7 +41,9 @@ bench: $(VENV)/with-compare  ## time the kernels beside PyTorch: checked, cold a
 # LeNet trained. On a CUDA machine without a network, make gpu PYTHON=python3 uses that environment
 # as it is.
 GPU_BENCH ?= --suite lenet --batch 256:8192:x32
-GPU_RESULTS := profiling/results/bench-$(shell date -u +%Y%m%d-%H%M%S).jsonl
+NOW := $(shell date -u +%Y%m%d-%H%M%S)
+GPU_RESULTS := profiling/results/bench-$(NOW).jsonl
+GPU_COUNTS := profiling/results/ncu-$(NOW).jsonl
 ifeq ($(origin PYTHON),command line)
 GPU_RUN := $(PYTHON)
 gpu:
@@ -51,6 +53,8 @@ gpu: $(VENV)/with-test  ## check, time and train on this GPU, and keep the recor
 endif
 	$(GPU_RUN) -m profiling verify --place gpu
 	$(GPU_RUN) -m profiling bench --device gpu $(GPU_BENCH) -o $(GPU_RESULTS)
+	@if command -v ncu > /dev/null; then set -x; $(GPU_RUN) -m profiling counts -o $(GPU_COUNTS); \
+	else echo "ncu is not on PATH: the X-ray's counts are not compared with it"; fi
 	$(GPU_RUN) -m lenet train $(TRAIN) --device gpu
 
 check: $(VENV)/with-dev  ## lint, layout and types

@@ -41,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         help="hold kernels against the float64 judge",
         description="Run every pass of a kernel on fixed and random shapes, against the float64 "
         "judge; on the emulator with threads in forward and in reverse order. Numba's simulator, "
-        "where a thread takes a millisecond, gets few and tiny shapes.",
+        "where a thread takes a millisecond, gets few and tiny shapes. CUDA C is run under the "
+        "X-ray's sanitiser too, on small shapes: accesses out of bounds, races, reads of what "
+        "nobody wrote, elements never written.",
     )
     check.add_argument("name", nargs="?", help="a kernel's name; all of them without it")
     check.add_argument(
@@ -57,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         choices=("cpu", "emulator", "simulator", "gpu"),
         help="where to run (default: everywhere that the kernel can run here)",
     )
+    check.add_argument("--fast", action="store_true", help="leave the sanitiser out")
     check.add_argument("--json", action="store_true", help="for a program to read")
     check.set_defaults(run=_check)
 
@@ -152,23 +155,53 @@ def _report(work: list[tuple[table.Row, str]], args: argparse.Namespace) -> int:
         failures += len(bad)
         if args.json:
             records += [_record(result) for result in results]
-            continue
-        worst = max((result.worst for result in results if result.ok), default=0.0)
-        verdict = f"{len(bad)} of {len(results)} FAILED" if bad else f"{len(results)} ok"
-        seconds = time.perf_counter() - began
-        print(
-            f"{row.operation:11} {row.name:17} {where:9} {verdict:18} "
-            f"worst {worst:5.2f} of the bound  {seconds:5.1f} s",
-            flush=True,
-        )
-        for result in bad[:SHOWN_FAILURES]:
-            print(f"  {result.direction} {result.dtype} {result.shape}")
-            print("    " + result.message.replace("\n", "\n    "))
-        if len(bad) > SHOWN_FAILURES:
-            print(f"  ... and {len(bad) - SHOWN_FAILURES} more (--json has them all)")
+        else:
+            worst = max((result.worst for result in results if result.ok), default=0.0)
+            verdict = f"{len(bad)} of {len(results)} FAILED" if bad else f"{len(results)} ok"
+            seconds = time.perf_counter() - began
+            print(
+                f"{row.operation:11} {row.name:17} {where:9} {verdict:18} "
+                f"worst {worst:5.2f} of the bound  {seconds:5.1f} s",
+                flush=True,
+            )
+            _show_failures(bad)
+        if where == "emulator" and not args.fast:
+            failures += _sanitise(row, args, records)
     if args.json:
         print(json.dumps(records, indent=2))
     return 1 if failures else 0
+
+
+def _sanitise(row: table.Row, args: argparse.Namespace, records: list[dict[str, Any]]) -> int:
+    """Record the passes of a row for the sanitiser's findings; return how many had some."""
+    from rich.console import Console
+
+    from kernels.xray.sanitise import sanitise
+
+    began = time.perf_counter()
+    console = Console(stderr=True)
+    with console.status(f"sanitising {row.operation} {row.name}"):
+        results = list(sanitise(row, args.seed))
+    bad = [result for result in results if not result.ok]
+    if args.json:
+        records += [_record(result) for result in results]
+        return len(bad)
+    verdict = f"{len(bad)} of {len(results)} FAILED" if bad else f"{len(results)} ok"
+    print(
+        f"{row.operation:11} {row.name:17} sanitised {verdict:18} {'':24}"
+        f"{time.perf_counter() - began:5.1f} s",
+        flush=True,
+    )
+    _show_failures(bad)
+    return len(bad)
+
+
+def _show_failures(bad: list[Any]) -> None:
+    for result in bad[:SHOWN_FAILURES]:
+        print(f"  {result.direction} {result.dtype} {result.shape}")
+        print("    " + result.message.replace("\n", "\n    "))
+    if len(bad) > SHOWN_FAILURES:
+        print(f"  ... and {len(bad) - SHOWN_FAILURES} more (--json has them all)")
 
 
 def _with_progress(row: table.Row, where: str, args: argparse.Namespace) -> Iterator[Any]:

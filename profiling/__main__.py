@@ -12,6 +12,7 @@ COMMANDS = {
     "report": ("report", "result files as one self-contained HTML page"),
     "trace": ("trace", "run a command under a timeline, for Perfetto"),
     "ncu": ("ncu", "the Nsight Compute line for one launch"),
+    "counts": ("counts", "the X-ray's counts against Nsight Compute's, on a GPU"),
     "train-report": ("train_report", "where a training run's time went, by layer and pass"),
     "doctor": ("doctor", "what this machine has, lacks, and how to mend it"),
     "verify": ("verify", "run every kernel on this GPU, or emulated, and keep the record"),

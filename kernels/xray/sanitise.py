@@ -1,0 +1,48 @@
+"""The check's sanitiser: every pass of a kernel recorded on a few small shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kernels import cases, check, emulator, table
+
+from .passes import record_pass
+from .record import Finding
+
+
+def sanitise(row: table.Row, seed: int = 0) -> Iterator[check.Result]:
+    """
+    Record every pass of a kernel on small shapes that reach all of its branches.
+
+    Parameters
+    ----------
+    row : Row
+        A kernel in CUDA C.
+    seed : int
+        Of the random inputs.
+
+    Yields
+    ------
+    Result
+        One for each (shape, pass), not ok where there was a finding: an access out of bounds, a
+        race, a read of what nobody wrote, an element never written, a barrier that not all reach.
+    """
+    for shape in cases.fixed(row.operation, "simulator"):
+        for direction in row.passes:
+            try:
+                recordings = record_pass(row, direction, shape, seed=seed)
+                found = [finding for recording in recordings for finding in recording.findings]
+                message = "\n".join(map(describe, found))
+            except emulator.EmulatorError as error:  # an endless loop, a trap
+                message = f"{type(error).__name__}: {error}"
+            yield check.Result(
+                row.operation, row.name, direction, "sanitiser", "float32", shape,
+                not message, 0.0, message,
+            )  # fmt: skip
+
+
+def describe(finding: Finding) -> str:
+    """Return a finding in one line: where, what, and how often."""
+    place = f"{finding.file.rpartition('/')[2]}:{finding.line}"
+    times = f" ({finding.count} times)" if finding.count > 1 else ""
+    return f"{place} {finding.kind}: {finding.message}{times}"
