@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels.xray import gpus
 from profiling import sensors
 from profiling.clock_cpu import CpuClock, last_cache_bytes
 from profiling.result_file import Ceilings
@@ -29,13 +30,6 @@ UNDISTURBED = 0.1
 CPU_FLOPS_PER_CLOCK = {"avx512f": 64, "avx2": 32, "avx": 16, "sse2": 8}
 # Above the clock of any processor sold: a limit must not be missed for want of a data sheet.
 CPU_CLOCK_LIMIT = 6.5e9
-
-# Float32 multiply-adds of one multiprocessor in a clock, by compute capability: the CUDA C++
-# Programming Guide's table of arithmetic throughput.
-FMA_PER_CLOCK = {
-    "7.0": 64, "7.2": 64, "7.5": 64, "8.0": 64, "8.6": 128, "8.7": 128, "8.9": 128,
-    "9.0": 128, "10.0": 128, "10.3": 128, "11.0": 128, "12.0": 128, "12.1": 128,
-}  # fmt: skip
 
 
 def measure_cpu() -> Ceilings:
@@ -121,15 +115,15 @@ def cpu_peak_flops(threads: int) -> float | None:
 def peak_flops() -> float | None:
     """Return the current GPU's float32 rate at its highest clock, or None where not known.
 
-    Source: multiply-adds a clock and multiprocessor from the CUDA C++ Programming Guide, times the
+    Lanes of a multiprocessor (`kernels.xray.gpus`), a multiply-add each a clock, times the
     multiprocessors, times the highest clock that NVML gives.
     """
     properties = _properties()
-    fma = FMA_PER_CLOCK.get(f"{properties['major']}.{properties['minor']}")
+    multiprocessor = gpus.MULTIPROCESSORS.get(f"{properties['major']}.{properties['minor']}")
     clock = sensors.max_sm_clock_mhz()
-    if fma is None or clock is None:
+    if multiprocessor is None or clock is None:
         return None
-    return 2.0 * fma * properties["multiProcessorCount"] * clock * 1e6
+    return 2.0 * multiprocessor.fp32_lanes * properties["multiProcessorCount"] * clock * 1e6
 
 
 def _ceilings(
