@@ -76,7 +76,7 @@ def main() -> int:
     print(f"{'kernel':12} {'pass':16} {'plain s':>9} {'X-ray s':>9} {'ratio':>7}")
     for name, direction, plain, traced in results:
         print(f"{name:12} {direction:16} {plain:9.4f} {traced:9.4f} {traced / plain:6.1f}x")
-    plain, traced = (sum(result[i] for result in results) for i in (2, 3))
+    plain, traced = sum(one[2] for one in results), sum(one[3] for one in results)
     print(f"{'all':12} {'':16} {plain:9.4f} {traced:9.4f} {traced / plain:6.1f}x")
     return 0
 
