@@ -70,5 +70,6 @@ int emulator_print(const char* format, ...) EMULATOR_SYMBOL(print)
 #ifdef EMULATOR_TRACED
 // Tells that the thread does an atomic operation, which itself goes unseen.
 void emulator_atomic(const void* address, uint32_t bytes);
+void emulator_fence();
 #endif
 }

@@ -34,12 +34,15 @@ EMULATOR_STORE(__stwt)
 
 inline void __threadfence() {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
+#ifdef EMULATOR_TRACED
+    emulator_fence();
+#endif
 }
 inline void __threadfence_block() {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 inline void __threadfence_system() {
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    __threadfence();
 }
 
 inline long long clock64() {

@@ -13,13 +13,23 @@
 // on.
 using Word = uint32_t;
 
-enum Code : uint32_t { block_code, sync_code, read_code, write_code = 7, atomic_code = 12 };
+enum Code : uint32_t {
+    block_code,
+    sync_code,
+    read_code,
+    write_code = 7,
+    atomic_code = 12,
+    fence_code = 14
+};
 
 constexpr Word no_key = 0xFFFFFFFF;
 constexpr size_t longest_event = 3;
 
 inline uint32_t code_of(Word key) {
     return key & 15;
+}
+inline bool is_short(Word key) {
+    return code_of(key) == block_code || code_of(key) == fence_code;
 }
 inline uint32_t pc_of(Word key) {
     return key >> 4 & 0xFFFFFF;
@@ -68,16 +78,16 @@ extern "C" Word* traced_room();  // where the pen goes on when it is at its end;
 __attribute__((noinline)) inline void note_in_new_room(Pen& pen, Word key, uint64_t address) {
     Word* event = traced_room();
     if (!event) return;
-    if (code_of(key) == block_code) {
+    if (is_short(key)) {
         *event = key;
         pen.next = event + 1;
     } else {
         pen.next = put(event, key, address);
     }
 }
-inline void note_block(Pen& pen, uint64_t pc) {
+inline void note_short(Pen& pen, uint32_t code, uint64_t pc) {
     Word* event = pen.next;
-    const Word key = pen.key(pc, block_code);
+    const Word key = pen.key(pc, code);
     if (__builtin_expect(event >= pen.end, 0)) return note_in_new_room(pen, key, 0);
     *event = key;
     pen.next = event + 1;
@@ -97,7 +107,7 @@ struct Lane {
     int calls = 0;
     Word warp_key = 0;    // of the warp primitive it waits in
     uint32_t passed = 0;  // number of the last warp primitive it went through
-    bool cut = false;
+    bool cut = false, fenced = false;
     const char* stack = nullptr;
 };
 

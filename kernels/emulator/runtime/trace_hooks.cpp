@@ -17,7 +17,7 @@ inline void note_range(Code code, const void* address, size_t bytes, uint64_t pc
 extern "C" {
 
 void __sanitizer_cov_trace_pc() {
-    note_block(traced_pen, EMULATOR_CALLER);
+    note_short(traced_pen, block_code, EMULATOR_CALLER);
 }
 
 #define EMULATOR_HOOKS(bytes, step)                                           \
@@ -108,6 +108,9 @@ EMULATOR_ATOMICS(32, uint32_t)
 EMULATOR_ATOMICS(64, uint64_t)
 #undef EMULATOR_ATOMICS
 void __tsan_atomic_thread_fence(int) {}
+void emulator_fence() {
+    note_short(traced_pen, fence_code, EMULATOR_CALLER);
+}
 
 // The depth of calls: a function ends before the one that called it goes on.
 void __tsan_func_entry(void*) {

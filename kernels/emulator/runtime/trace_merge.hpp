@@ -50,7 +50,7 @@ inline void Tracer::begin_launch(Worker& worker, const SharedMemory& memory) {
     shared_end_ = reinterpret_cast<uint64_t>(memory.end);
     dynamic_begin_ = reinterpret_cast<uint64_t>(memory.dynamic);
     dynamic_end_ = dynamic_begin_ + worker.launch->request.shared_bytes;
-    shared_cells_.reset(new Zeros<Cell>((shared_end_ - shared_begin_) / 4 + 1));
+    shared_cells_.reset(new Cells((shared_end_ - shared_begin_) / 4 + 1));
     shared_initialised_.assign(words_for(shared_end_ - shared_begin_) + 1, 0);
 
     // What a kernel reads to know who it is lies in the runtime, and is no memory on a GPU.
@@ -69,7 +69,11 @@ inline bool Tracer::begin_block(Worker& worker, uint64_t block) {
     block_ = block;
     ordering_->begin_block();
     epochs_.emplace_back(ordering_->epoch, block);
-    for (uint32_t t = 0; t < thread_count_; ++t) lanes_[t].passed = warp_primitives_;
+    for (uint32_t t = 0; t < thread_count_; ++t) {
+        lanes_[t].passed = warp_primitives_;
+        lanes_[t].fenced = false;
+    }
+    seen_blocks_.clear();
     for (uint32_t w = 0; w < worker.warp_count; ++w) stopped_[w] = forever_[w] = 0;
     for (const TraceShared& array : shared_) {
         uint64_t words = words_for(array.offset + array.bytes);
@@ -269,6 +273,11 @@ inline void Tracer::flush(uint32_t warp) {
             last_mask = mask;
             ++last->executions;
             last->lanes += static_cast<uint64_t>(__builtin_popcount(mask));
+        } else if (code == fence_code) {
+            for (uint32_t rest = mask; rest; rest &= rest - 1) {
+                lanes[__builtin_ctz(rest)].fenced = true;
+            }
+            has_fences_ = true;
         } else {
             Group group;
             group.bytes = bytes_of(code);
@@ -278,7 +287,7 @@ inline void Tracer::flush(uint32_t warp) {
             }
             request(pc_of(key), kind_of(code), warp, group);
         }
-        const size_t length = code == block_code ? 1 : longest_event;
+        const size_t length = is_short(key) ? 1 : longest_event;
         for (uint32_t i = 0; i < 32; ++i) heads[i] += mask >> i & 1 ? length : 0;
         if (!waiting) {
             for (uint32_t i = 0; i < 32; ++i) keys[i] = *heads[i];

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "trace_bits.hpp"
 #include "trace_counts.hpp"
@@ -62,6 +63,7 @@ class Tracer {
     void found(TraceFault kind, uint32_t pc, TraceKind operation, uint32_t bytes, int32_t array,
                uint64_t begin, uint64_t address, uint32_t thread, const Party* other = nullptr);
     uint64_t block_of(uint32_t epoch) const;
+    void meet_blocks(uint32_t warp, const Group& group);
 
     // What was asked for.
     TraceRequest asked_;
@@ -84,12 +86,18 @@ class Tracer {
     Buffers buffers_;
     Worker* worker_ = nullptr;
 
-    // Shadows. `cells_` has one a word of each writeable array, then one a word of shared memory.
-    std::vector<Zeros<Cell>> cells_;
-    std::unique_ptr<Zeros<Cell>> shared_cells_;
+    // Shadows: of each writeable array, and of shared memory.
+    std::vector<Cells> cells_;
+    std::unique_ptr<Cells> shared_cells_;
     std::vector<uint64_t> shared_initialised_;
     std::unique_ptr<Ordering> ordering_{new Ordering};
     std::vector<std::pair<uint32_t, uint64_t>> epochs_;  // first epoch of each block
+
+    // Blocks that did an atomic operation behind a fence, by its address; and of those the ones
+    // that the running block has met by an atomic operation of its own: they are before it.
+    std::unordered_map<uint64_t, std::unordered_set<uint64_t>> told_blocks_;
+    std::unordered_set<uint64_t> seen_blocks_;
+    bool has_fences_ = false;
 
     // What came out.
     std::vector<int32_t> access_of_pc_, block_of_pc_;

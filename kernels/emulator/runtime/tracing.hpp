@@ -14,9 +14,9 @@ inline Tracer* tracer = nullptr;  // of the one launch that runs; Python sees to
         if (tracer) tracer->what; \
     } while (false)
 // What follows a barrier begins like a basic block.
-#define EMULATOR_TRACE_BLOCK()                                \
-    do {                                                      \
-        if (tracer) note_block(tracer->pen, EMULATOR_CALLER); \
+#define EMULATOR_TRACE_BLOCK()                                            \
+    do {                                                                  \
+        if (tracer) note_short(tracer->pen, block_code, EMULATOR_CALLER); \
     } while (false)
 
 #else

@@ -248,6 +248,16 @@ def test_atomics():
     assert access(recording, "cas", "atomic").conflicts == 0
 
 
+def test_a_fence_and_a_counter_order_blocks():
+    args = floats(4), np.zeros(1, np.float32), np.zeros(4, np.float32), np.zeros(1, np.uint32)
+    run("last_block_sums", *args, grid=(4,))
+    assert args[1][0] == 6
+    (finding,) = xray.record(SOURCE, (4,), (32,), args, kernel="last_block_without_fence").findings
+    assert (finding.kind, finding.array, finding.count) == ("race", "partial", 3)
+    assert finding.line == line("last_block_without_fence", "race")
+    assert finding.other.block == (0, 0, 0)
+
+
 def test_a_large_grid_is_sampled_and_says_so():
     x, y = floats(32 * 100), np.zeros(32 * 100, np.float32)
     recording = run("strided", x, y, np.int32(1), np.int32(0), grid=(100,), most_blocks=5)
