@@ -21,6 +21,7 @@ from kernels.xray.launches import Xray
 from kernels.xray.line_totals import Place, label, line_totals
 from kernels.xray.record import Recording
 from kernels.xray.static import Report
+from kernels.xray.wording import counted
 
 # Small, and with edges on all sides: what a kernel does wrong it mostly does there.
 DEFAULT_SHAPES = {"conv2d": "2,1,28,28,6,5,5,1,2", "pool": "2,6,28,28,2"}
@@ -136,7 +137,7 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps(to_dict(xray, reports), indent=2))
     else:
         source_view.render(_console(), xray, reports, focus)
-        for note in _defaults(args, of_a_file):
+        for note in _closing(args, of_a_file, xray):
             print(note)
     if args.html:
         _write(args.html, xray, reports)
@@ -237,13 +238,15 @@ def _report(
         return f"{first} {said}".strip().replace(file, label(recording.file))
 
 
-def _defaults(args: argparse.Namespace, of_a_file: bool) -> list[str]:
-    """Return what was chosen for the user, and how to choose otherwise."""
+def _closing(args: argparse.Namespace, of_a_file: bool, xray: Xray) -> list[str]:
+    """Return what was chosen for the user, and how to choose otherwise; and what is to be seen."""
     notes = []
     if args.shape is None and not of_a_file:
         notes.append("The shape is a small one: --shape names another.")
     if args.gpu is None and args.line is None:
         notes.append(f"The GPU is {DEFAULT_GPU}: --gpu names another.")
+    if xray.findings:
+        notes.append(f"{counted(len(xray.findings), 'finding')}, listed at the top.")
     return notes
 
 

@@ -17,6 +17,7 @@ from kernels.xray.record import Access, Finding, Recording
 from kernels.xray.static import Report
 from kernels.xray.wording import (
     against,
+    counted,
     decided,
     described,
     efficiency,
@@ -93,8 +94,7 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
     if not findings:
         _print(console, Text("no findings", style="green"))
         return
-    many = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
-    _print(console, Text(many, style="bold red"))
+    _print(console, Text(counted(len(findings), "finding"), style="bold red"))
     for finding in findings:
         _print(console, Text.assemble(("  " + finding.kind, "bold red"), "  " + where(finding)))
         if text := source_line(finding.file, finding.line):

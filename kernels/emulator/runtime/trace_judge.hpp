@@ -179,13 +179,13 @@ inline void Tracer::judge(TraceAccess& access, uint32_t warp, const Group& group
     // Which bytes hold a value.
     uint64_t* initialised = shared_initialised_.data();
     uint64_t base = shared_begin_;
-    Cell* cells = shared_cells_->data();
+    Cells* cells = shared_cells_.get();
     uint64_t first_word = shared_begin_ / 4;
     if (is_global) {
         const TraceArray& array = arrays_[static_cast<size_t>(access.array)];
         initialised = reinterpret_cast<uint64_t*>(array.initialised);
         base = array.begin & ~uint64_t{63};
-        cells = array.has_cells ? cells_[static_cast<size_t>(access.array)].data() : nullptr;
+        cells = array.has_cells ? &cells_[static_cast<size_t>(access.array)] : nullptr;
         first_word = array.begin / 4;
     }
     if (initialised) {
@@ -218,7 +218,7 @@ inline void Tracer::judge(TraceAccess& access, uint32_t warp, const Group& group
         for (uint64_t at = group.address[i]; at < end; at = (at | 3) + 1) {
             const uint64_t in_word = std::min(end - at, 4 - at % 4);
             now.bytes = static_cast<uint8_t>(((1u << in_word) - 1) << at % 4);
-            const Party* other = ordering_->enter(cells[at / 4 - first_word], now, is_global);
+            const Party* other = ordering_->enter(*cells, at / 4 - first_word, now, is_global);
             const bool is_met = other && other->epoch < ordering_->block_began &&
                                 seen_blocks_.count(block_of(other->epoch));
             if (other && !is_met) {

@@ -50,7 +50,7 @@ inline void Tracer::begin_launch(Worker& worker, const SharedMemory& memory) {
     shared_end_ = reinterpret_cast<uint64_t>(memory.end);
     dynamic_begin_ = reinterpret_cast<uint64_t>(memory.dynamic);
     dynamic_end_ = dynamic_begin_ + worker.launch->request.shared_bytes;
-    shared_cells_.reset(new Zeros<Cell>((shared_end_ - shared_begin_) / 4 + 1));
+    shared_cells_.reset(new Cells((shared_end_ - shared_begin_) / 4 + 1));
     shared_initialised_.assign(words_for(shared_end_ - shared_begin_) + 1, 0);
 
     // What a kernel reads to know who it is lies in the runtime, and is no memory on a GPU.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "trace_abi.hpp"
+#include "trace_bits.hpp"
 
 // One thread's access to one word. `epoch` counts barriers over all blocks, so that it tells the
 // block as well; `passed` numbers the last warp primitive the thread had been through.
@@ -13,8 +14,16 @@ struct Party {
 };
 static_assert(sizeof(Party) == 16);
 
-struct Cell {
-    Party write, read[2];
+// Of each word of some memory: its last writer, and two of those that have read it since.
+struct Cells {
+    struct Readers {
+        Party party[2];
+    };
+    explicit Cells(size_t words) : writer(words), readers(words) {}
+
+    Zeros<Party> writer;
+    Zeros<Readers> readers;
+    bool has_readers = false;  // else they take no memory: most outputs are never read
 };
 
 class Ordering {
@@ -44,23 +53,32 @@ class Ordering {
 
     // Enters an access; returns the earlier one that it collides with, or null. What is returned
     // is valid until the next call.
-    const Party* enter(Cell& cell, const Party& now, bool is_global) {
+    const Party* enter(Cells& cells, size_t word, const Party& now, bool is_global) {
         const Party* collision = nullptr;
         auto check = [&](const Party& earlier) {
             if (collision || !collide(earlier, now, is_global)) return;
             collided_ = earlier;
             collision = &collided_;
         };
-        check(cell.write);
+        Party& writer = cells.writer[word];
+        check(writer);
         if (now.operation != TraceKind::read) {
-            check(cell.read[0]);
-            check(cell.read[1]);
-            cell.write = now;
-            cell.read[0].epoch = cell.read[1].epoch = 0;
+            const bool is_same = writer.epoch == epoch && writer.thread == now.thread &&
+                                 writer.operation == now.operation;
+            const uint8_t earlier_bytes = is_same ? writer.bytes : 0;
+            writer = now;
+            writer.bytes |= earlier_bytes;
+            if (!cells.has_readers) return collision;
+            for (Party& reader : cells.readers[word].party) {
+                check(reader);
+                if (reader.epoch) reader.epoch = 0;
+            }
             return collision;
         }
+        cells.has_readers = true;
+        auto& readers = cells.readers[word].party;
         // Two readers are kept: one of them at least is not the thread that writes later.
-        for (Party& reader : cell.read) {
+        for (Party& reader : readers) {
             bool is_here = reader.epoch >= block_began;
             bool is_past = is_here ? reader.epoch != epoch : !is_global || !reader.epoch;
             bool is_own = is_here && reader.thread == now.thread;
@@ -70,7 +88,7 @@ class Ordering {
             reader.bytes |= earlier_bytes;
             return collision;
         }
-        for (Party& reader : cell.read) {
+        for (Party& reader : readers) {
             if (!collide_as_write(reader, now, is_global)) {
                 reader = now;
                 break;

@@ -86,9 +86,9 @@ class Tracer {
     Buffers buffers_;
     Worker* worker_ = nullptr;
 
-    // Shadows. `cells_` has one a word of each writeable array, then one a word of shared memory.
-    std::vector<Zeros<Cell>> cells_;
-    std::unique_ptr<Zeros<Cell>> shared_cells_;
+    // Shadows: of each writeable array, and of shared memory.
+    std::vector<Cells> cells_;
+    std::unique_ptr<Cells> shared_cells_;
     std::vector<uint64_t> shared_initialised_;
     std::unique_ptr<Ordering> ordering_{new Ordering};
     std::vector<std::pair<uint32_t, uint64_t>> epochs_;  // first epoch of each block
