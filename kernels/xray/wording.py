@@ -93,7 +93,7 @@ def flops_compared(xray: Xray) -> list[str]:
 def described(access: Access) -> str:
     """Return an access and its counts in one line."""
     text = (
-        f"{access.operation} {access.space} {access.array}, {access.width} B a lane: "
+        f"{access.operation} {access.array} ({access.space} memory), {access.width} B a lane: "
         f"{counted(access.requests, 'request')} of "
         f"{access.lanes / max(access.requests, 1):.3g} lanes, {figure(access.bytes)}B asked for"
     )
@@ -103,7 +103,7 @@ def described(access: Access) -> str:
         count, least = getattr(access, unit), getattr(access, f"ideal_{unit}")
         if count:
             each, ideal = count / access.requests, least / access.requests
-            text += f"; {each:.3g} {unit} a request (least {ideal:.3g})"
+            text += f"; {unit} a request: {each:.3g} (least {ideal:.3g})"
     if access.operation == "atomic":
         text += f"; {access.conflicts:,} lanes in conflict"
     return text

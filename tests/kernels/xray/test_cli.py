@@ -88,7 +88,7 @@ def test_a_line_alone(xray):
     number = next(i for i, line in enumerate(lines, 1) if "y[i] = " in line or "] = sum;" in line)
     code, out, _ = xray("naive", *SMALL, "--line", f"naive.cu:{number}")
     assert code == 0
-    assert "write global y, 4 B a lane" in out
+    assert "write y (global memory), 4 B a lane" in out
     assert "y[0..29] |11111111|11111111|11111111|111111··|" in out
     assert "bound" not in out
 

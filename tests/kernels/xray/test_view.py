@@ -113,7 +113,7 @@ def test_a_line_alone_draws_one_warps_lanes(tmp_path):
     text = shown(of(made), focus=(str(path), ACCESS))
     assert "wavefront 1 |+" + 31 * "·" + "|" in text
     assert "wavefront 2 |+" in text
-    assert "2 wavefronts a request (least 1)" in text
+    assert "wavefronts a request: 2 (least 1)" in text
     assert "x[1..2] |·12·····|        |        |        |" in text
     assert "int i = blockIdx" not in text
 
