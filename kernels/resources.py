@@ -346,11 +346,16 @@ def _figure(pattern: str, text: str, absent: int | None = None) -> int:
 
 @functools.cache
 def compile_file(
-    path: Path, defines: tuple[tuple[str, Any], ...], arch: str, instance: str | None = None
+    path: Path,
+    defines: tuple[tuple[str, Any], ...],
+    arch: str,
+    instance: str | None = None,
+    include_dirs: tuple[Path, ...] = (),
 ) -> Compiled:
     """Compile a .cu file with some macros as `compile_cubin` does, once."""
     label, code = nvrtc_code(path)
-    options = (*nvrtc_options(defines), f"-I{path.parent}")
+    search = [f"-I{folder}" for folder in (path.parent, *include_dirs)]
+    options = (*nvrtc_options(defines), *search)
     return compile_cubin(arch, code, options, label, instance)
 
 

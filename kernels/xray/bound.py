@@ -18,12 +18,11 @@ import dataclasses
 from typing import Any
 
 from kernels.source import ceil_div
-from kernels.xray.gpus import SHARED_BYTES_PER_CLOCK, SUB_PARTITIONS, WARP, Gpu
-from kernels.xray.record import Access, Recording
+from kernels.xray.gpus import SUB_PARTITIONS, WARP, Gpu
+from kernels.xray.line_totals import SECTORS_A_PASS, passes
+from kernels.xray.record import Recording
 
 SECTOR = 32  # bytes
-# L1 and shared memory are one unit, with one way out.
-SECTORS_PER_WAVEFRONT = SHARED_BYTES_PER_CLOCK // SECTOR
 TAIL = 1.05  # a last round of blocks that costs less is not worth a note
 
 
@@ -182,20 +181,12 @@ def _issue(recording: Recording, scale: float, per_flop: float, sms: int, clocks
 def _lsu(recording: Recording, scale: float, sms: int, clocks: float) -> Term:
     return Term(
         "lsu",
-        sum(map(_wavefronts, recording.accesses)) * scale,
+        sum(map(passes, recording.accesses)) * scale,
         "wavefronts",
         clocks,
-        f"(shared wavefronts + global ones of {SECTORS_PER_WAVEFRONT} sectors, at least 1 a "
+        f"(shared wavefronts + global ones of {SECTORS_A_PASS} sectors, at least 1 a "
         f"request) / ({sms} SMs x 1 a clock)",
     )
-
-
-def _wavefronts(access: Access) -> int:
-    if access.space == "shared":
-        return access.wavefronts
-    if access.space == "global":
-        return max(access.requests, ceil_div(access.sectors, SECTORS_PER_WAVEFRONT))
-    return 0  # a local array is most often kept in registers
 
 
 def _l2(recording: Recording, scale: float, gpu: Gpu, per_clock: int) -> Term:

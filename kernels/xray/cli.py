@@ -127,11 +127,12 @@ def _run(args: argparse.Namespace) -> int:
     if measured and len(xray.recordings) != 1:
         raise XrayError(f"--measured is for one launch; there are {len(xray.recordings)}")
     focus = _focus(args.line, xray) if args.line else None
+    include_dirs = tuple(map(Path, args.include_dirs or ()))
     with _busy(gpu.name):
         reports = (
             []
             if focus and not args.html
-            else [_report(recording, xray, gpu, measured) for recording in xray.recordings]
+            else [_report(one, xray, gpu, measured, include_dirs) for one in xray.recordings]
         )
     if args.json:
         print(json.dumps(to_dict(xray, reports), indent=2))
@@ -227,11 +228,16 @@ def _seconds(text: str) -> float:
 
 
 def _report(
-    recording: Recording, xray: Xray, gpu: gpus.Gpu, measured: float | None
+    recording: Recording,
+    xray: Xray,
+    gpu: gpus.Gpu,
+    measured: float | None,
+    include_dirs: tuple[Path, ...],
 ) -> Report | str:
     file = xray.compiled_from.get(recording.file, recording.file)
     try:
-        return static.of_recording(dataclasses.replace(recording, file=file), gpu, measured)
+        named = dataclasses.replace(recording, file=file)
+        return static.of_recording(named, gpu, measured, include_dirs)
     except (resources.NvrtcMissingError, KernelCompileError, ValueError) as error:
         first, *more = str(error).strip().splitlines()
         said = next((line for line in more if "error" in line), "")

@@ -23,7 +23,6 @@ MAX_REGISTERS_PER_THREAD = 255
 REGISTERS_PER_SM = 65536
 REGISTER_UNIT = 256  # registers are given to a warp in these
 SUB_PARTITIONS = 4  # of a multiprocessor, each with its scheduler and its quarter of the registers
-SHARED_BYTES_PER_CLOCK = 128  # 32 banks of 4 bytes: one wavefront
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,7 +85,12 @@ class Report:
         }
 
 
-def of_recording(recording: Recording, gpu: Gpu, measured: float | None = None) -> Report:
+def of_recording(
+    recording: Recording,
+    gpu: Gpu,
+    measured: float | None = None,
+    include_dirs: tuple[Path, ...] = (),
+) -> Report:
     """Compile a recorded launch's kernel for a GPU and report on it.
 
     Parameters
@@ -96,6 +101,8 @@ def of_recording(recording: Recording, gpu: Gpu, measured: float | None = None) 
         Of `gpus`.
     measured
         Seconds that the launch took on it, to be shown beside the bound.
+    include_dirs
+        Where the file's includes are, beside its own folder.
 
     Raises
     ------
@@ -106,7 +113,9 @@ def of_recording(recording: Recording, gpu: Gpu, measured: float | None = None) 
     ValueError
         The file has no such kernel.
     """
-    kernel = compiled(Path(recording.file), recording.kernel, gpu.arch, recording.defines)
+    kernel = compiled(
+        Path(recording.file), recording.kernel, gpu.arch, recording.defines, include_dirs
+    )
     return report(
         kernel,
         gpu,
@@ -150,7 +159,13 @@ def report(
     return Report(gpu, kernel, fits, least, measured)
 
 
-def compiled(path: Path, name: str, arch: str, defines: Mapping[str, int | str]) -> Kernel:
+def compiled(
+    path: Path,
+    name: str,
+    arch: str,
+    defines: Mapping[str, int | str],
+    include_dirs: tuple[Path, ...] = (),
+) -> Kernel:
     """Compile a .cu file and return one of its kernels.
 
     Parameters
@@ -163,6 +178,8 @@ def compiled(path: Path, name: str, arch: str, defines: Mapping[str, int | str])
         ``"sm_90"``.
     defines
         Macros.
+    include_dirs
+        Where includes are, beside the file's own folder.
 
     Raises
     ------
@@ -176,12 +193,12 @@ def compiled(path: Path, name: str, arch: str, defines: Mapping[str, int | str])
     """
     resources.check_arch(arch)
     items = tuple(sorted(defines.items()))
-    made = resources.compile_file(path, items, arch)
+    made = resources.compile_file(path, items, arch, include_dirs=include_dirs)
     names = [usage.function for usage in made.usages]
     lowered: str | None = name
     if name not in names:
         try:
-            made = resources.compile_file(path, items, arch, instance=name)
+            made = resources.compile_file(path, items, arch, name, include_dirs)
         except KernelCompileError:
             listed = ", ".join(names) or "no kernel"
             raise ValueError(
