@@ -18,8 +18,8 @@ from .scan import Found, followed, refuse_assembly, scan
 HERE = Path(__file__).resolve().parent
 DYNAMIC_BYTES = (227 << 10) + 1024  # CUDA's most, and the runtime's canary behind it
 
-# Calls at every access (`__tsan_read4` and its kin) and every basic block, of functions that are
-# ours; and code that stays in the order of the source, which is how it is put together again.
+# The compiler calls a function at every access (`__tsan_read4` and its kin) and basic block; they
+# are ours. And the code stays in the order of the source: by that the lanes are put together again.
 TRACING_FLAGS = (
     "-DEMULATOR_TRACED",
     "-O1",
