@@ -56,6 +56,7 @@ class Module(Structure):
         ("kernels", POINTER(Kernel)),
         ("kernel_count", c_uint32),
         ("dynamic_shared", c_void_p),
+        ("static_shared", c_void_p),
     )
 
 

@@ -18,8 +18,8 @@ from .scan import Found, followed, refuse_assembly, scan
 HERE = Path(__file__).resolve().parent
 DYNAMIC_BYTES = (227 << 10) + 1024  # CUDA's most, and the runtime's canary behind it
 
-# Calls at every access (`__tsan_read4` and its kin) and every basic block, of functions that are
-# ours; and code that stays in the order of the source, which is how it is put together again.
+# The compiler calls a function at every access (`__tsan_read4` and its kin) and basic block; they
+# are ours. And the code stays in the order of the source: by that the lanes are put together again.
 TRACING_FLAGS = (
     "-DEMULATOR_TRACED",
     "-O1",
@@ -232,7 +232,7 @@ def _registration(found: Found, name_expressions: Sequence[str], traced: bool) -
     for name, function, bounds in entries:
         lines.append(f'    Entry<{function}>::kernel("{name}", bounds({bounds})),')
     lines += ["};", "}"]
-    dynamic = "nullptr"
+    dynamic = static = "nullptr"
     if found.dynamic_arrays or traced:
         # As in CUDA, all dynamic arrays are the same memory: one symbol each, one place.
         dynamic = "+[]() -> char* { return emulator_dynamic_shared; }"
@@ -241,9 +241,13 @@ def _registration(found: Found, name_expressions: Sequence[str], traced: bool) -
         lines.append("}")
         for name in found.dynamic_arrays:
             lines.append(f'asm(".globl {name}\\n.set {name}, emulator_dynamic_shared\\n");')
+    elif found.has_shared:
+        # The memory is there for an OS thread from when it first asks for any of it.
+        static = "+[]() -> char* { return &emulator_static_shared; }"
+        lines.append('extern "C" { thread_local char emulator_static_shared; }')
     count = "sizeof emulator::kernels / sizeof emulator::kernels[0]"
     lines.append(
         'extern "C" const emulator::Module emulator_module = '
-        f"{{emulator::kernels, {count}, {dynamic}}};\n"
+        f"{{emulator::kernels, {count}, {dynamic}, {static}}};\n"
     )
     return "\n".join(lines)

@@ -40,10 +40,11 @@ def followed(path: Path, include_dirs: Sequence[Path]) -> list[Path]:
 
 @dataclass(frozen=True)
 class Found:
-    """What a preprocessed file holds: kernels (name, launch bounds) and dynamic arrays."""
+    """What a preprocessed file holds: kernels (name, launch bounds) and shared arrays."""
 
     kernels: tuple[tuple[str, str], ...]
     dynamic_arrays: tuple[str, ...]
+    has_shared: bool
 
 
 def scan(text: str) -> Found:
@@ -64,7 +65,7 @@ def scan(text: str) -> Found:
         if name and not kernels.get(name):
             kernels[name] = bounds
     arrays = dict.fromkeys(_DYNAMIC.findall(code))
-    return Found(tuple(kernels.items()), tuple(arrays))
+    return Found(tuple(kernels.items()), tuple(arrays), "emulator_shared" in code)
 
 
 def refuse_assembly(text: str, user_files: Iterable[Path]) -> None:

@@ -16,7 +16,7 @@ from . import binding
 
 GUARD = 64 << 10  # bytes on either side
 ALIGN = 256
-# Larger ones have no record of who wrote which word: it takes 12 bytes a byte.
+# Larger ones have no record of who wrote which word: it takes 4 bytes a byte, read ones 12.
 MOST_WITH_CELLS = 128 << 20
 
 

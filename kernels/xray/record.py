@@ -255,6 +255,8 @@ class Recording:
         Segments of warps (from barrier to barrier) too long to keep, of which the end is missing.
     seconds
         The recording took; says nothing of a GPU.
+    races_unseen
+        Names of arrays too large to remember who touched which word: no race in them is found.
     """
 
     kernel: str
@@ -275,6 +277,7 @@ class Recording:
     blocks_traced: int
     cut: int
     seconds: float
+    races_unseen: tuple[str, ...] = ()
 
     @property
     def sampled(self) -> float:

@@ -33,6 +33,7 @@ struct Module {
     const Kernel* kernels;
     uint32_t kernel_count;
     char* (*dynamic_shared)();  // of the calling OS thread; null where no array is dynamic
+    char* (*static_shared)();   // some byte of it, likewise; null where no array is static only
 };
 
 enum class Barrier : int32_t { plain, count, all, any };

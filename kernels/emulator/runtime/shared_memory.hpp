@@ -13,6 +13,7 @@ inline SharedMemory find_shared_memory(const emulator::Module* module) {
     SharedMemory found;
     // The first use allocates this OS thread's copy, here and not in the middle of a kernel.
     if (module->dynamic_shared) found.dynamic = module->dynamic_shared();
+    if (module->static_shared) module->static_shared();
     struct Search {
         uintptr_t inside;
         SharedMemory* found;

@@ -180,6 +180,7 @@ inline Word* Tracer::room() {
         Buffers::Buffer buffer = buffers_.take();
         lane.begin = place = buffer.begin;
         capacity = buffer.capacity;
+        lane.cut = !place;
     } else {
         size_t used = static_cast<size_t>(pen.next - lane.begin);
         capacity = 2 * static_cast<size_t>(lane.end - lane.begin + longest_event + 1);

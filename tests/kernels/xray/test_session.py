@@ -7,7 +7,7 @@ import pytest
 
 from kernels import emulator, table, xray
 from kernels.shapes import Conv2dShape
-from kernels.xray import launch
+from kernels.xray import launch, memory
 
 SOURCE = Path(__file__).with_name("session.cu")
 
@@ -110,6 +110,17 @@ def test_a_segment_that_is_too_long_is_cut_and_says_so(monkeypatch):
     assert recording.cut == 1
     assert recording.findings == ()  # of what was not seen nothing is said
     assert y[0] == 100000
+
+
+def test_an_array_too_large_for_races_is_named(monkeypatch):
+    monkeypatch.setattr(memory, "MOST_WITH_CELLS", 100)
+    recording = xray.record(SOURCE, (2,), (32,), (zeros(32), np.int32(0)), kernel="fill")
+    assert recording.races_unseen == ("y",)
+    assert recording.findings == ()
+    monkeypatch.undo()
+    recording = xray.record(SOURCE, (2,), (32,), (zeros(32), np.int32(0)), kernel="fill")
+    assert recording.races_unseen == ()
+    assert [finding.kind for finding in recording.findings] == ["race"]
 
 
 def test_sample():
