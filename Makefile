@@ -16,7 +16,7 @@ CUDA_FILES = $(shell find kernels profiling tests -name '*.cu' -o -name '*.cuh' 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all gpu doctor bench check format compare-torch bench-emulator clean FORCE
+.PHONY: help train test test-all gpu doctor bench check format compare-torch bench-emulator bench-xray clean FORCE
 
 help:  ## list the commands
 	@awk -F ':.*##  *' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ compare-torch: $(VENV)/with-compare  ## train the same LeNet with PyTorch, step 
 
 bench-emulator: $(VENV)/with-nothing  ## time the emulator against Numba's CUDA simulator
 	$(RUN) -m kernels.emulator
+
+bench-xray: $(VENV)/with-nothing  ## time the X-ray against plain emulation
+	$(RUN) -m kernels.xray
 
 clean:  ## remove the environment and what tools left
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
