@@ -90,8 +90,8 @@ class GpuClock:
         plan = self._plans[subject]
         return plan.method, plan.launches
 
-    def sample(self, subject: Subject, state: State) -> float:
-        """Return the seconds of one launch."""
+    def samples(self, subject: Subject, state: State) -> list[float]:
+        """Return one sample: the seconds of one launch."""
         plan = self._plans[subject]
         with self.stream:
             if state == "cold":
@@ -101,9 +101,9 @@ class GpuClock:
                 subject.launch(0)
             graph = plan.graphs.get(state)
             if graph is not None:
-                return self._around(graph, SUBMISSION) / plan.launches
+                return [self._around(graph, SUBMISSION) / plan.launches]
             sets = _sets(subject, state, plan.launches)
-            return self._between(subject, sets) / plan.launches
+            return [self._between(subject, sets) / plan.launches]
 
     def _capture(self, subject: Subject, launches: int) -> dict[State, Any]:
         """Return what replays a sample for each state, or nothing where capturing is refused."""

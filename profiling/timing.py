@@ -1,6 +1,6 @@
 """Time several launches side by side, until each is known well enough.
 
-Subjects (kernels and their peers) are sampled in turns: what the machine does meanwhile meets all
+Subjects (kernels and their peers) take turns: what the machine does meanwhile meets all
 of them alike, and ratios come from samples of the same rounds. Each is timed cold (the caches hold
 other data) and hot (they hold what its last launch left). How one sample is taken is the clock's
 business: `profiling.clock_cpu`, `profiling.clock_gpu`.
@@ -78,7 +78,7 @@ STANDARD = Policy()
 
 
 class Clock(Protocol):
-    """Takes single samples."""
+    """Takes samples."""
 
     def prepare(self, subject: Subject) -> None:
         """Warm a subject up, and choose how to time it."""
@@ -86,8 +86,8 @@ class Clock(Protocol):
     def method(self, subject: Subject, state: State) -> tuple[str, int]:
         """Return the name of the method, and the launches that one sample averages over."""
 
-    def sample(self, subject: Subject, state: State) -> float:
-        """Return the seconds of one launch."""
+    def samples(self, subject: Subject, state: State) -> list[float]:
+        """Return one turn's samples, each the seconds of one launch."""
 
 
 def measure(
@@ -102,7 +102,7 @@ def measure(
     Parameters
     ----------
     subjects
-        Each is sampled once a round until it has enough.
+        Each has a turn a round until it has enough.
     clock
         Of the place where they run.
     policy
@@ -156,12 +156,12 @@ class _Track:
         self._next_look = policy.min_samples
 
     def take(self) -> None:
-        """Take one sample and decide whether it was the last."""
+        """Take a turn and decide whether it was the last."""
         began = time.perf_counter()
-        seconds = self.clock.sample(self.subject, self.state)
+        taken = self.clock.samples(self.subject, self.state)
         self.wall += time.perf_counter() - began
-        self.inside += seconds * self.launches
-        self.samples.append(seconds)
+        self.inside += sum(taken) * self.launches
+        self.samples += taken
         self.done = len(self.samples) >= self.policy.min_samples and (
             self.wall >= self.policy.max_seconds
             or len(self.samples) >= self.policy.max_samples

@@ -25,8 +25,8 @@ class Known:
     def method(self, subject: Subject, state: str) -> tuple[str, int]:
         return "known", 1000
 
-    def sample(self, subject: Subject, state: str) -> float:
-        return self.SECONDS[subject.name]
+    def samples(self, subject: Subject, state: str) -> list[float]:
+        return [self.SECONDS[subject.name]]
 
 
 def test_rates_follow_from_the_times(monkeypatch: pytest.MonkeyPatch):

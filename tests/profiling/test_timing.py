@@ -47,7 +47,7 @@ class Recorded:
     """A clock that plays samples instead of taking them."""
 
     def __init__(self, samples: dict[str, np.ndarray], launches: int = 1) -> None:
-        self.samples, self.launches = samples, launches
+        self.recorded, self.launches = samples, launches
         self.order: list[tuple[str, str]] = []
         self._at: dict[tuple[str, str], int] = {}
 
@@ -57,12 +57,12 @@ class Recorded:
     def method(self, subject: Subject, state: str) -> tuple[str, int]:
         return "recorded", self.launches
 
-    def sample(self, subject: Subject, state: str) -> float:
+    def samples(self, subject: Subject, state: str) -> list[float]:
         key = subject.name, state
         self.order.append(key)
         at = self._at.get(key, 0)
         self._at[key] = at + 1
-        return float(self.samples[subject.name][at])
+        return [float(self.recorded[subject.name][at])]
 
 
 def subjects(*names: str) -> list[Subject]:
@@ -109,9 +109,9 @@ def test_ten_samples_are_taken_even_of_what_takes_seconds():
 
 def test_time_that_is_up_ends_it():
     class Slow(Recorded):
-        def sample(self, subject: Subject, state: str) -> float:
+        def samples(self, subject: Subject, state: str) -> list[float]:
             spin_until(0.002)
-            return super().sample(subject, state)
+            return super().samples(subject, state)
 
     clock = Slow({"a": noise(0.8)})
     (by_state,) = measure(subjects("a"), clock, Policy(max_seconds=0.1), ("hot",))
@@ -147,18 +147,35 @@ def test_cold_samples_rotate_the_buffer_sets_and_hot_ones_follow_a_launch_on_the
 
     def launch(number: int) -> None:
         launched.append(number)
-        spin_until(50e-6)
+        spin_until(5e-3)
 
     clock = CpuClock()
     subject = Subject("sets", launch, sets=3)
     clock.prepare(subject)
     launched.clear()
-    for _ in range(4):
-        clock.sample(subject, "cold")
-    assert launched == [0, 1, 2, 0]
+    taken = clock.samples(subject, "cold")
+    assert launched[: len(taken) + 1] == [0, 1, 2, 0, 1, 2][: len(taken) + 1]
+    assert len(taken) > 1  # the first launch of a turn wakes the threads and is not timed
     launched.clear()
-    clock.sample(subject, "hot")
-    assert launched == [0, 0]
+    taken = clock.samples(subject, "hot")
+    assert launched == [0] * (len(taken) + 1)
+
+
+def test_a_turn_lets_the_threads_of_others_fall_asleep():
+    """A neighbour that spins on for 5 ms after its launch must not meet the next one's samples."""
+    busy_until = 0.0
+
+    def neighbour(_: int) -> None:
+        nonlocal busy_until
+        busy_until = time.perf_counter() + 5e-3
+
+    def sensitive(_: int) -> None:
+        spin_until(3e-3 if time.perf_counter() < busy_until else 1e-3)
+
+    pair = [Subject("neighbour", neighbour), Subject("sensitive", sensitive)]
+    _, by_state = measure(pair, CpuClock(), Policy(min_seconds=0.02, max_seconds=2.0))
+    for timing in by_state.values():
+        assert timing.median_s == pytest.approx(1e-3, rel=0.05)
 
 
 def test_short_launches_share_a_sample():
