@@ -71,7 +71,7 @@ class Policy(NamedTuple):
     min_seconds: float = 0.5
     target: float = 0.005
     max_seconds: float = 15.0
-    max_samples: int = 2000
+    max_samples: int = 10_000
 
 
 STANDARD = Policy()
