@@ -10,14 +10,12 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from kernels import operations, place, ranges, resources, table
-from profiling import admission, buffers, peers, roofline, sensors, source_hash, timing
+from profiling import admission, buffers, clock_gpu, peers, roofline, sensors, source_hash, timing
 from profiling.result_file import Ceilings, Check, Ratio, Resource, Row, Timing
 from profiling.suites import Case
 
 # Cold launches on a GPU come from one sample's worth of sets, on a CPU from twice the last cache.
 CACHES = 2
-GPU_SAMPLE_SECONDS = 2e-3
-GPU_MOST_SETS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +126,7 @@ class Bench:
         if self.where == "cpu":
             return -(-CACHES * self.ceilings.cache_bytes // nbytes) + 1
         # A launch takes at least what its bytes take, so that a sample holds no more than these.
-        return min(GPU_MOST_SETS, int(GPU_SAMPLE_SECONDS * self.ceilings.copy / nbytes) + 1)
+        return min(clock_gpu.MOST_LAUNCHES, int(clock_gpu.SAMPLE * self.ceilings.copy / nbytes) + 1)
 
     def _kernel(
         self, row: table.Row, group: Group, tensors: buffers.Buffers, rng: np.random.Generator

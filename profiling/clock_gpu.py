@@ -4,7 +4,8 @@ A launch takes the host longer than many a kernel takes the GPU. So the host fir
 that spins, then the event, the launches and the other event: when the spin ends, all are there,
 and what lies between the events is the GPU's time alone. Launches shorter than a millisecond are
 recorded in a CUDA graph, many to a sample; where a graph is refused (CuPy does not let cuBLAS be
-captured) they are queued one by one behind a longer spin. Nothing is subtracted: the time of an
+captured) they are queued one by one behind a longer spin. What is eager has no spin before it: the
+host's part counts, as its callers see it. Nothing is subtracted: the time of an
 empty launch, measured in the same way, stands beside the results.
 """
 

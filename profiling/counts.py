@@ -77,10 +77,20 @@ class Compared(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--kernel", action="append", metavar="NAME", help=f"(default: {KERNELS})")
-    parser.add_argument("--shape", action="append", metavar="N,C,H,W,K,R,S[,...]")
     parser.add_argument(
-        "--tolerance", type=float, default=TOLERANCE, metavar="X", help=f"({TOLERANCE})"
+        "--kernel", action="append", metavar="NAME",
+        help=f"CUDA C, may be repeated (default: {', '.join(KERNELS)})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shape", action="append", metavar="N,C,H,W,K,R,S[,...]",
+        help=f"may be repeated (default: {' and '.join(SHAPES)})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        metavar="X",
+        help=f"share by which two counts may differ ({TOLERANCE})",
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="keep the figures, JSON")
 

@@ -107,7 +107,8 @@ class Timing(msgspec.Struct, frozen=True):
     launches
         How many launches one sample averages over.
     method
-        ``"events"``, ``"graph"``, ``"queue"`` or ``"perf_counter"``: see `profiling.timing`.
+        ``"events"``, ``"graph"``, ``"queue"`` or ``"eager"``, see `profiling.clock_gpu`; or
+        ``"perf_counter"``, see `profiling.clock_cpu`.
     stable
         Whether the stopping rule was met before its time was up.
     unstable_because
