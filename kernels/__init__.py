@@ -7,9 +7,17 @@ array([[9., 9.],
        [9., 9.]], dtype=float32)
 """
 
-# The folder conv2d/ has the function's name. It is imported first: its import, which puts the
-# package at `kernels.conv2d`, must not come after the function has taken that place.
-import kernels.conv2d  # noqa: F401
+# The folders conv2d/ and conv2d_relu_pool/ have the functions' names. They are imported first: an
+# import, which puts the package at `kernels.conv2d`, must not come after the function has taken
+# that place.
+import kernels.conv2d
+import kernels.conv2d_relu_pool  # noqa: F401
+from kernels.block_operations import (
+    conv2d_relu_pool,
+    conv2d_relu_pool_backward_bias,
+    conv2d_relu_pool_backward_data,
+    conv2d_relu_pool_backward_filter,
+)
 from kernels.operations import (
     avg_pool2d,
     avg_pool2d_backward,
@@ -20,10 +28,11 @@ from kernels.operations import (
     max_pool2d,
     max_pool2d_backward,
 )
-from kernels.shapes import Conv2dShape, PoolShape, receptive_field
+from kernels.shapes import BlockShape, Conv2dShape, PoolShape, receptive_field
 from kernels.workspace import workspace_limit
 
 __all__ = [
+    "BlockShape",
     "Conv2dShape",
     "PoolShape",
     "avg_pool2d",
@@ -32,6 +41,10 @@ __all__ = [
     "conv2d_backward_bias",
     "conv2d_backward_data",
     "conv2d_backward_filter",
+    "conv2d_relu_pool",
+    "conv2d_relu_pool_backward_bias",
+    "conv2d_relu_pool_backward_data",
+    "conv2d_relu_pool_backward_filter",
     "max_pool2d",
     "max_pool2d_backward",
     "receptive_field",

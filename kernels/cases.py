@@ -7,33 +7,38 @@ from typing import Any
 
 import numpy as np
 
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import BlockShape, Conv2dShape, PoolShape, Shape
 
 
-def fixed(operation: str, where: str = "") -> list[Conv2dShape | PoolShape]:
+def fixed(operation: str, where: str = "") -> list[Shape]:
     """Return the hand-picked shapes of an operation, small enough for an emulator.
 
     Numba's simulator takes about a millisecond for every thread with a barrier: for
     ``where="simulator"`` they are few and tiny, yet reach every branch of every kernel.
     """
-    if where == "simulator":
-        return list(_SIMULATED_CONV2D) if operation == "conv2d" else list(_SIMULATED_POOL2D)
-    return list(_CONV2D) if operation == "conv2d" else list(_POOL2D)
+    kinds: dict[str, tuple[tuple[Shape, ...], tuple[Shape, ...]]] = {
+        "conv2d": (_CONV2D, _SIMULATED_CONV2D),
+        "conv2d_relu_pool": (_BLOCK, _SIMULATED_BLOCK),
+    }
+    full, small = kinds.get(operation, (_POOL2D, _SIMULATED_POOL2D))
+    return list(small if where == "simulator" else full)
 
 
-def chosen(operation: str, where: str, count: int, seed: int) -> list[Conv2dShape | PoolShape]:
+def chosen(operation: str, where: str, count: int, seed: int) -> list[Shape]:
     """Return the fixed shapes for a place and `count` random ones, a tenth of it simulated."""
     if where == "simulator":
         count = -(-count // 10)
     return fixed(operation, where) + random(operation, count, seed)
 
 
-def random(operation: str, count: int, seed: int) -> list[Conv2dShape | PoolShape]:
+def random(operation: str, count: int, seed: int) -> list[Shape]:
     """Return `count` random shapes, the same ones for the same seed."""
     rng = np.random.default_rng([seed, len(operation)])
-    draw: Callable[[np.random.Generator], Conv2dShape | PoolShape] = (
-        _random_conv2d if operation == "conv2d" else _random_pool2d
-    )
+    kinds: dict[str, Callable[[np.random.Generator], Shape]] = {
+        "conv2d": _random_conv2d,
+        "conv2d_relu_pool": _random_block,
+    }
+    draw = kinds.get(operation, _random_pool2d)
     return [draw(rng) for _ in range(count)]
 
 
@@ -41,16 +46,22 @@ def _conv(x: tuple[int, ...], w: tuple[int, ...], **options: Any) -> Conv2dShape
     return Conv2dShape.of(x, w, **options)
 
 
+def _block(x: tuple[int, ...], w: tuple[int, ...], **options: Any) -> BlockShape:
+    return BlockShape.of(x, w, **options)
+
+
 def _pool(x: tuple[int, ...], size: object, **options: Any) -> PoolShape:
     return PoolShape.of(x, size, **options)
 
 
 # LeNet's layers, in few images.
-LENET: dict[str, Conv2dShape | PoolShape] = {
+LENET: dict[str, Shape] = {
     "conv1": _conv((2, 1, 28, 28), (6, 1, 5, 5), padding=2),
     "pool1": _pool((2, 6, 28, 28), 2),
     "conv2": _conv((3, 6, 14, 14), (16, 6, 5, 5)),
     "pool2": _pool((3, 16, 10, 10), 2),
+    "block1": _block((2, 1, 28, 28), (6, 1, 5, 5), padding=2),
+    "block2": _block((3, 6, 14, 14), (16, 6, 5, 5)),
 }
 
 _CONV2D = (
@@ -98,6 +109,36 @@ _CONV2D = (
     _conv((37, 1, 3, 3), (2, 1, 2, 2)),
 )
 
+_BLOCK = (
+    LENET["block1"],
+    LENET["block2"],
+    # More images than any width of lanes, and not a multiple of it.
+    _block((37, 1, 8, 8), (3, 1, 3, 3)),
+    # Every dimension different, nothing a multiple of anything: windows that are not square.
+    _block((3, 5, 11, 13), (7, 5, 2, 4), pool=(3, 2)),
+    # One row and one column left over; a window over the whole output; windows of one element.
+    _block((2, 2, 9, 11), (3, 2, 3, 3)),
+    _block((2, 3, 7, 6), (2, 3, 3, 3), pool=(5, 4)),
+    _block((2, 2, 6, 7), (3, 2, 2, 3), pool=1),
+    _block((1, 1, 1, 1), (1, 1, 1, 1), pool=1),
+    # Single rows and columns; tall and wide.
+    _block((2, 3, 1, 17), (2, 3, 1, 3), pool=(1, 2)),
+    _block((2, 3, 17, 1), (2, 3, 3, 1), pool=(2, 1)),
+    _block((1, 2, 70, 4), (2, 2, 3, 3), padding=1),
+    _block((1, 2, 4, 70), (2, 2, 3, 3), padding=1),
+    # Stride, dilation and pads that all differ; a stride beyond the filter.
+    _block((2, 2, 21, 22), (3, 2, 3, 2), stride=(2, 1), dilation=(1, 2), padding=((1, 0), (0, 2))),
+    _block((1, 2, 25, 29), (2, 2, 2, 2), stride=(3, 4), pool=(2, 3)),
+    _block((1, 2, 16, 17), (2, 2, 3, 3), dilation=(4, 3), stride=(3, 2), padding=4, pool=(2, 3)),
+    # SAME with odd remainders; padding beyond the filter.
+    _block((1, 2, 8, 9), (3, 2, 5, 4), stride=(3, 2), padding="same", pool=(1, 2)),
+    _block((1, 1, 4, 4), (2, 1, 2, 2), padding=3, pool=3),
+    # Many channels, many filters, and the largest window that an argmax can name.
+    _block((1, 40, 4, 4), (2, 40, 3, 3)),
+    _block((2, 2, 4, 4), (70, 2, 3, 3), padding=1),
+    _block((1, 1, 19, 21), (2, 1, 3, 3), pool=(15, 17)),
+)
+
 _POOL2D = (
     LENET["pool1"],
     LENET["pool2"],
@@ -138,6 +179,12 @@ _SIMULATED_CONV2D = (
     _conv((1, 1, 5, 6), (1, 1, 3, 3), dilation=60, padding=60),
 )
 
+_SIMULATED_BLOCK = (
+    _block((2, 2, 13, 12), (2, 2, 3, 2), stride=(2, 1), dilation=(1, 2), padding=((1, 0), (0, 2))),
+    _block((3, 1, 6, 7), (2, 1, 2, 3), padding="same", pool=(2, 3)),
+    _block((1, 2, 9, 9), (3, 2, 3, 3)),
+)
+
 _SIMULATED_POOL2D = (
     # Overlapping windows with padding on three sides; several blocks.
     _pool((2, 3, 9, 8), (3, 2), stride=(2, 1), padding=((1, 1), (0, 1))),
@@ -161,6 +208,15 @@ def _random_conv2d(rng: np.random.Generator) -> Conv2dShape:
     )
     padding = ((top, bottom), (left, right))
     return _conv((n, c, h, w), (k, c, r, s), stride=stride, dilation=dilation, padding=padding)
+
+
+def _random_block(rng: np.random.Generator) -> BlockShape:
+    conv = _random_conv2d(rng)
+    pool = tuple(int(rng.integers(1, min(extent, 4) + 1)) for extent in (conv.p, conv.q))
+    return _block(
+        conv.input_shape, conv.filter_shape, stride=conv.stride, padding=conv.padding,
+        dilation=conv.dilation, pool=pool,
+    )  # fmt: skip
 
 
 def _random_pool2d(rng: np.random.Generator) -> PoolShape:

@@ -216,16 +216,27 @@ def contiguous(operation: str, name: str, value: Any) -> None:
 
 
 def argmax(operation: str, value: Any, dims: tuple[int, ...], like: Any) -> None:
-    """Raise unless `value` is an int32 array of shape `dims`, living where `like` does."""
+    """Raise unless `value` is max_pool2d's: an int32 array of shape `dims` where `like` lives."""
+    _argmax(operation, value, dims, like, np.dtype(np.int32), "max_pool2d")
+
+
+def block_argmax(operation: str, value: Any, dims: tuple[int, ...], like: Any) -> None:
+    """Raise unless `value` is conv2d_relu_pool's: a uint8 array of shape `dims`, as `argmax`."""
+    _argmax(operation, value, dims, like, np.dtype(np.uint8), "conv2d_relu_pool")
+
+
+def _argmax(
+    operation: str, value: Any, dims: tuple[int, ...], like: Any, dtype: np.dtype, giver: str
+) -> None:
     if place.array_module(value) is None:
         raise TypeError(
             f"{operation}: argmax is {type(value).__name__}; expected the array that "
-            "max_pool2d(..., return_argmax=True) gave"
+            f"{giver}(..., return_argmax=True) gave"
         )
-    if value.dtype != np.int32 or value.shape != dims:
+    if value.dtype != dtype or value.shape != dims:
         raise ValueError(
-            f"{operation}: argmax is {value.dtype} of shape {value.shape}; expected int32 of shape "
-            f"{dims}, as max_pool2d(..., return_argmax=True) gave it"
+            f"{operation}: argmax is {value.dtype} of shape {value.shape}; expected {dtype} of "
+            f"shape {dims}, as {giver}(..., return_argmax=True) gave it"
         )
     same_place(operation, "argmax", value, like)
     contiguous(operation, "argmax", value)

@@ -7,24 +7,38 @@ differs from the true sum by at most about n*u times the sum of the products' ma
     |got - want| <= (n + 1) * u * op(|a|, |b|)
 
 with op the operation itself on absolute values, in float64. Max-pooling only selects: exact.
+
+A kernel that first rounds each factor to a unit round-off f adds at most 2f + f*f to the relative
+error of a product, and so (2f + f*f) op(|a|, |b|) to the bound.
+
+The fused block's maximum is off by no more than the worst element of its window. Where two
+elements are closer than that, either may be its argmax: what an argmax points to may lie two such
+errors below the maximum. On inputs of small whole numbers every sum is exact, and the argmax must
+be the judge's own.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 
 from kernels.conv2d import reference as conv2d_reference
+from kernels.conv2d_relu_pool import reference as block_reference
 from kernels.pool2d import avg_reference, max_reference
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import BlockShape, PoolShape, Shape
 
 # Unit round-off: half the distance from 1 to the next number.
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
 
+# What an output of whole numbers is filled with before a launch: no kernel writes it.
+UNWRITTEN = {np.dtype(np.int32): -1, np.dtype(np.uint8): 254}
+
 _REFERENCES: dict[str, Any] = {
     "conv2d": conv2d_reference,
+    "conv2d_relu_pool": block_reference,
     "max_pool2d": max_reference,
     "avg_pool2d": avg_reference,
 }
@@ -105,15 +119,51 @@ def judge(got: np.ndarray, want: np.ndarray, bound: np.ndarray | float) -> Verdi
     return Verdict(len(wrong), int(got.size), worst, first)
 
 
-def reduction_length(direction: str, shape: Conv2dShape | PoolShape, bias: bool = False) -> int:
+def judge_pass(
+    operation: str,
+    direction: str,
+    inputs: tuple[np.ndarray | None, ...],
+    shape: Any,
+    got: list[np.ndarray],
+    unit_roundoff: float,
+    factor_roundoff: float = 0.0,
+) -> list[Verdict]:
+    """Compare every output of one pass with the judge's.
+
+    Parameters
+    ----------
+    got
+        The kernel's outputs, host memory.
+    operation, direction, inputs, shape, unit_roundoff, factor_roundoff
+        As for `expected`.
+    """
+    want, bounds = expected(operation, direction, inputs, shape, unit_roundoff, factor_roundoff)
+    if (operation, direction) == ("conv2d_relu_pool", "forward") and not _is_exact(inputs, shape):
+        x, w, b = (a if a is None else _wide(a) for a in inputs)
+        z = block_reference.preactivation(x, w, b, shape)
+        attained = block_reference.at(z, got[1], shape)
+        # A maximum below the error may be taken for 0, and the other way round.
+        return [judge(got[0], want[0], bounds[0]), judge(attained, want[0], 2 * bounds[0])]
+    return [judge(one, right, bound) for one, right, bound in zip(got, want, bounds, strict=True)]
+
+
+def _is_exact(inputs: tuple[np.ndarray | None, ...], shape: BlockShape) -> bool:
+    """Tell whether a block's sums are exact in any precision: small whole numbers, and few."""
+    given = [a for a in inputs if a is not None]
+    whole = all(bool(((np.abs(a) <= 4) & (a == np.rint(a))).all()) for a in given)
+    return whole and 16 * reduction_length("forward", shape, bias=True) < 2**24
+
+
+def reduction_length(direction: str, shape: Any, bias: bool = False) -> int:
     """Return n, the number of terms summed for one element of the pass's output."""
     if isinstance(shape, PoolShape):
         return shape.r * shape.s
+    summed = math.prod((shape.n, *shape.output_shape[2:]))
     lengths = {
         "forward": shape.c * shape.r * shape.s + bool(bias),
         "backward_data": shape.k * shape.r * shape.s,
-        "backward_filter": shape.n * shape.p * shape.q,
-        "backward_bias": shape.n * shape.p * shape.q,
+        "backward_filter": summed,
+        "backward_bias": summed,
     }
     return lengths[direction]
 
@@ -122,8 +172,9 @@ def expected(
     operation: str,
     direction: str,
     inputs: tuple[np.ndarray | None, ...],
-    shape: Conv2dShape | PoolShape,
+    shape: Shape,
     unit_roundoff: float,
+    factor_roundoff: float = 0.0,
 ) -> tuple[list[np.ndarray], list[np.ndarray | float]]:
     """Return the judge's outputs of one pass and the error allowed in each.
 
@@ -138,36 +189,43 @@ def expected(
     unit_roundoff
         u of the kernel's arithmetic. The judge's own 2**-53 is added to it, which matters when
         the kernel too computes in float64.
+    factor_roundoff
+        To which the kernel rounds each factor of a product; 0 for not at all.
     """
     reference = getattr(_REFERENCES[operation], direction)
     exact = tuple(None if a is None else _wide(a) for a in inputs)
     want = [
-        np.full(dims, np.nan if dtype is None else -1, dtype or np.float64)
+        np.full(dims, np.nan if dtype is None else UNWRITTEN[dtype], dtype or np.float64)
         for dims, dtype in outputs(operation, direction, shape)
     ]
     reference(*exact, *want, shape)
     if operation == "max_pool2d" and direction == "forward":
         return want, [0.0, 0.0]
-    magnitudes = tuple(a if a is None or a.dtype.kind == "i" else np.abs(a) for a in exact)
-    bound = np.full(want[0].shape, np.nan)
-    reference(*magnitudes, bound, shape)
-    with_bias = operation == "conv2d" and direction == "forward" and inputs[2] is not None
+    magnitudes = tuple(a if a is None or a.dtype.kind != "f" else np.abs(a) for a in exact)
+    bound, *others = (np.zeros_like(one) for one in want)
+    bound.fill(np.nan)
+    reference(*magnitudes, bound, *others, shape)
+    with_bias = direction == "forward" and len(inputs) == 3 and inputs[2] is not None
     n = reduction_length(direction, shape, with_bias)
-    return want, [(n + 1) * (unit_roundoff + UNIT_ROUNDOFF["float64"]) * bound]
+    bound *= (n + 1) * (unit_roundoff + UNIT_ROUNDOFF["float64"]) + factor_roundoff * (
+        2 + factor_roundoff
+    )
+    return want, [bound, *(0.0 for _ in others)]
 
 
 def outputs(
     operation: str, direction: str, shape: Any
 ) -> list[tuple[tuple[int, ...], np.dtype | None]]:
     """Return shape and dtype of each output of a pass; None stands for the inputs' dtype."""
-    if operation == "conv2d":
+    if operation in ("conv2d", "conv2d_relu_pool"):
         dims = {
             "forward": shape.output_shape,
             "backward_data": shape.input_shape,
             "backward_filter": shape.filter_shape,
             "backward_bias": (shape.k,),
         }[direction]
-        return [(dims, None)]
+        has_argmax = isinstance(shape, BlockShape) and direction == "forward"
+        return [(dims, None), (dims, np.dtype(np.uint8))] if has_argmax else [(dims, None)]
     if direction == "backward":
         return [(shape.input_shape, None)]
     if operation == "max_pool2d":

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kernels import checks, place, ranges, table, workspace
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import Conv2dShape, PoolShape, Shape
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -68,7 +68,7 @@ def conv2d(
     if b is not None:
         checks.array(operation, "b", b, "K", like=x)
         checks.has_shape(operation, "b", b, (shape.k,), "(one for each filter)")
-    return _launch(operation, "forward", kernel, (x, w, b), shape.output_shape, shape)
+    return launch(operation, "forward", kernel, (x, w, b), shape.output_shape, shape)
 
 
 def conv2d_backward_data(
@@ -111,7 +111,7 @@ def conv2d_backward_data(
         x_shape, w.shape, stride=stride, padding=padding, dilation=dilation, operation=operation
     )
     checks.has_shape(operation, "dy", dy, shape.output_shape, "(N, K, P, Q) by x_shape and w")
-    return _launch("conv2d", "backward_data", kernel, (dy, w), shape.input_shape, shape)
+    return launch("conv2d", "backward_data", kernel, (dy, w), shape.input_shape, shape)
 
 
 def conv2d_backward_filter(
@@ -154,7 +154,7 @@ def conv2d_backward_filter(
         x.shape, w_shape, stride=stride, padding=padding, dilation=dilation, operation=operation
     )
     checks.has_shape(operation, "dy", dy, shape.output_shape, "(N, K, P, Q) by x and w_shape")
-    return _launch("conv2d", "backward_filter", kernel, (x, dy), shape.filter_shape, shape)
+    return launch("conv2d", "backward_filter", kernel, (x, dy), shape.filter_shape, shape)
 
 
 def conv2d_backward_bias(dy: Array, *, kernel: str = "auto") -> Array:
@@ -183,7 +183,7 @@ def conv2d_backward_bias(dy: Array, *, kernel: str = "auto") -> Array:
     checks.element_count(operation, "dy", dy.shape)
     # A 1x1 convolution of one channel has this output, and the bias sees nothing but the output.
     shape = Conv2dShape.of((n, 1, p, q), (k, 1, 1, 1), operation=operation)
-    return _launch("conv2d", "backward_bias", kernel, (dy,), (k,), shape)
+    return launch("conv2d", "backward_bias", kernel, (dy,), (k,), shape)
 
 
 def max_pool2d(
@@ -276,7 +276,7 @@ def max_pool2d_backward(
     shape = PoolShape.of(x_shape, size, stride=stride, padding=padding, operation=operation)
     checks.has_shape(operation, "dy", dy, shape.output_shape, "(N, C, P, Q) by x_shape and size")
     checks.argmax(operation, argmax, shape.output_shape, like=dy)
-    return _launch("max_pool2d", "backward", kernel, (dy, argmax), shape.input_shape, shape)
+    return launch("max_pool2d", "backward", kernel, (dy, argmax), shape.input_shape, shape)
 
 
 def avg_pool2d(
@@ -321,7 +321,7 @@ def avg_pool2d(
         include_pad=count_include_pad,
         operation=operation,
     )
-    return _launch(operation, "forward", kernel, (x,), shape.output_shape, shape)
+    return launch(operation, "forward", kernel, (x,), shape.output_shape, shape)
 
 
 def avg_pool2d_backward(
@@ -366,7 +366,7 @@ def avg_pool2d_backward(
         operation=operation,
     )
     checks.has_shape(operation, "dy", dy, shape.output_shape, "(N, C, P, Q) by x_shape and size")
-    return _launch("avg_pool2d", "backward", kernel, (dy,), shape.input_shape, shape)
+    return launch("avg_pool2d", "backward", kernel, (dy,), shape.input_shape, shape)
 
 
 def _check_conv2d(operation: str, x: Array, w: Array) -> None:
@@ -374,13 +374,13 @@ def _check_conv2d(operation: str, x: Array, w: Array) -> None:
     checks.array(operation, "w", w, "KCRS", like=x)
 
 
-def _launch(
+def launch(
     operation: str,
     direction: str,
     kernel: str,
     inputs: tuple[Array | None, ...],
     output_dims: tuple[int, ...],
-    shape: Conv2dShape | PoolShape,
+    shape: Shape,
 ) -> Array:
     """Allocate one output, and workspace where the technique wants it, and run one launcher."""
     like: Any = inputs[0]
@@ -394,18 +394,27 @@ def _launch(
     return output
 
 
-def run(
-    row: table.Row, direction: str, arrays: tuple[Array | None, ...], shape: Conv2dShape | PoolShape
-) -> None:
-    """Run one launcher of `row` on `arrays` (inputs, then outputs), with the workspace it wants."""
-    extra = workspace_for(row, direction, shape, arrays[0])
+def run(row: table.Row, direction: str, arrays: tuple[Array | None, ...], shape: Shape) -> None:
+    """Run one launcher of `row` on `arrays` (inputs, then outputs), with the workspace it wants.
+
+    Raises
+    ------
+    ValueError
+        Where the row refuses the shape or the dtype; the message says why.
+    """
+    like: Any = arrays[0]
+    if reason := row.refuses(direction, shape, like.dtype.name):
+        others = [r.name for r in table.rows(row.operation) if r.name != row.name]
+        raise ValueError(
+            f"{row.operation}: kernel {row.name!r} {reason}; use kernel='auto' or one of "
+            f"{table.quoted(others)}"
+        )
+    extra = workspace_for(row, direction, shape, like)
     with ranges.span(f"{row.operation} {direction} {row.name}"):
         row.launcher(direction)(*arrays, shape, **extra)
 
 
-def workspace_for(
-    row: table.Row, direction: str, shape: Conv2dShape | PoolShape, like: Any
-) -> dict[str, Array]:
+def workspace_for(row: table.Row, direction: str, shape: Shape, like: Any) -> dict[str, Array]:
     """Return ``{"workspace": array}`` beside `like` where a launcher wants some, else nothing."""
     if not hasattr(row.launchers, "workspace_bytes"):
         return {}

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels import cases, operations, table
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import Shape
 from kernels.source import (
     SCALARS,
     CudaSource,
@@ -207,13 +207,15 @@ def sources(row: table.Row) -> list[CudaSource]:
     ]
 
 
-def launches(row: table.Row, shape: Conv2dShape | PoolShape, dtype: str) -> list[Launched]:
+def launches(row: table.Row, shape: Shape, dtype: str) -> list[Launched]:
     """Return what every pass of a CUDA C row launches for a shape; nothing is launched."""
     from kernels import check, compare
 
     rng = np.random.default_rng(0)
     made: list[Launched] = []
     for direction in row.passes:
+        if row.refuses(direction, shape, dtype):
+            continue
         inputs = check.make_inputs(row.operation, direction, shape, dtype, rng)
         outputs = [
             np.empty(dims, kind or dtype)

@@ -1,5 +1,6 @@
-// The shapes a kernel takes by value: the fields and their order are those of Conv2dShape and
-// PoolShape in shapes.py. SCALAR is the arrays' element type, float unless a -D says double.
+// The shapes a kernel takes by value: the fields and their order are those of Conv2dShape,
+// BlockShape and PoolShape in shapes.py. SCALAR is the arrays' element type, float unless a -D says
+// double.
 #pragma once
 
 #ifndef SCALAR
@@ -12,6 +13,12 @@ struct Conv2dShape {
     int stride_h, stride_w;
     int pad_top, pad_bottom, pad_left, pad_right;
     int dilation_h, dilation_w;
+};
+
+struct BlockShape {
+    Conv2dShape conv;
+    int pool_r, pool_s;
+    int pooled_p, pooled_q;
 };
 
 struct PoolShape {

@@ -14,6 +14,10 @@ import numpy as np
 
 from kernels import checks
 
+# A fused block's argmax is a byte: the place of a window's maximum, or that the ReLU is closed.
+CLOSED = 255
+MOST_POOLED = 255
+
 
 class Conv2dShape(NamedTuple):
     """One two-dimensional cross-correlation: every extent a kernel needs, as plain ints.
@@ -164,6 +168,163 @@ class Conv2dShape(NamedTuple):
         return _struct(self, _CONV2D_STRUCT)
 
 
+class BlockShape(NamedTuple):
+    """A convolution, its ReLU and a max-pooling in one: `Conv2dShape`'s fields, and the pool's.
+
+    Build it with `BlockShape.of`. P and Q are the convolution's own output, which a fused kernel
+    never stores; the block's output is ``pooled_p`` x ``pooled_q``. The windows lie side by side:
+    their stride is their size, they have no padding, and what is left over at the bottom and at
+    the right is in none.
+    """
+
+    n: int
+    c: int
+    h: int
+    w: int
+    k: int
+    r: int
+    s: int
+    p: int
+    q: int
+    stride_h: int
+    stride_w: int
+    pad_top: int
+    pad_bottom: int
+    pad_left: int
+    pad_right: int
+    dilation_h: int
+    dilation_w: int
+    pool_r: int
+    pool_s: int
+    pooled_p: int
+    pooled_q: int
+
+    @classmethod
+    def of(
+        cls,
+        input_shape: Any,
+        filter_shape: Any,
+        *,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        pool: Any = 2,
+        operation: str = "conv2d_relu_pool",
+    ) -> Self:
+        """Derive the output size (floor) and check every extent.
+
+        Parameters
+        ----------
+        input_shape, filter_shape, stride, padding, dilation
+            The convolution's, as for `Conv2dShape.of`.
+        pool
+            The pooling window: int or (vertical, horizontal), at most 255 elements.
+        operation
+            Named in errors.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `Conv2dShape.of`; a window larger than the convolution's output, or of more
+            than 255 elements.
+
+        Examples
+        --------
+        >>> BlockShape.of((1, 1, 28, 28), (6, 1, 5, 5), padding=2).output_shape
+        (1, 6, 14, 14)
+        """
+        conv = Conv2dShape.of(
+            input_shape, filter_shape, stride=stride, padding=padding, dilation=dilation,
+            operation=operation,
+        )  # fmt: skip
+        pool_r, pool_s = checks.pair(operation, "pool", pool, 1)
+        if pool_r * pool_s > MOST_POOLED:
+            raise ValueError(
+                f"{operation}: pool is {pool_r} x {pool_s}, {pool_r * pool_s} elements; expected "
+                f"at most {MOST_POOLED}, for an argmax is a byte: use conv2d and max_pool2d"
+            )
+        none = (0, 0)
+        rows = checks.output_extent(operation, "rows", conv.p, none, pool_r, pool_r, "the window")
+        cols = checks.output_extent(
+            operation, "columns", conv.q, none, pool_s, pool_s, "the window"
+        )
+        return cls(*conv, pool_r, pool_s, rows, cols)
+
+    @property
+    def conv(self) -> Conv2dShape:
+        """The convolution alone."""
+        return Conv2dShape(*self[: len(Conv2dShape._fields)])
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """(N, C, H, W)."""
+        return self.n, self.c, self.h, self.w
+
+    @property
+    def filter_shape(self) -> tuple[int, int, int, int]:
+        """(K, C, R, S)."""
+        return self.k, self.c, self.r, self.s
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        """(N, K, pooled P, pooled Q)."""
+        return self.n, self.k, self.pooled_p, self.pooled_q
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Of the convolution, (vertical, horizontal)."""
+        return self.stride_h, self.stride_w
+
+    @property
+    def padding(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Of the convolution, ((top, bottom), (left, right))."""
+        return (self.pad_top, self.pad_bottom), (self.pad_left, self.pad_right)
+
+    @property
+    def dilation(self) -> tuple[int, int]:
+        """Of the convolution, (vertical, horizontal)."""
+        return self.dilation_h, self.dilation_w
+
+    @property
+    def pool(self) -> tuple[int, int]:
+        """Rows and columns of a pooling window."""
+        return self.pool_r, self.pool_s
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Rows and columns of the input that one output of the block sees."""
+        return receptive_field(
+            [((self.r, self.s), self.stride, self.dilation), (self.pool, self.pool)]
+        )
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the forward pass: those of the pooled convolution outputs.
+
+        A multiplication and an addition for every tap of every output that lies in a window.
+        """
+        return self.sparse_flops * self.pool_r * self.pool_s
+
+    @property
+    def sparse_flops(self) -> int:
+        """Floating-point operations of a gradient: one element of every window has one."""
+        return 2 * math.prod(self.output_shape) * self.c * self.r * self.s
+
+    def least_bytes(self, itemsize: int = 4) -> int:
+        """Return the bytes a pass must move at least: x, w, y and the argmax once each."""
+        tensors = (self.input_shape, self.filter_shape, self.output_shape)
+        return itemsize * sum(map(math.prod, tensors)) + math.prod(self.output_shape)
+
+    def intensity(self, itemsize: int = 4) -> float:
+        """Return the forward pass's arithmetic intensity, FLOPs a byte; 0 for an empty batch."""
+        return self.flops / self.least_bytes(itemsize)
+
+    @property
+    def struct(self) -> np.void:
+        """The value a CUDA C kernel takes: ``struct BlockShape`` of ``shape.cuh``."""
+        return _struct(self, _BLOCK_STRUCT)
+
+
 class PoolShape(NamedTuple):
     """One two-dimensional pooling; R and S are the window's extents, in elements.
 
@@ -282,7 +443,10 @@ class PoolShape(NamedTuple):
         return _struct(self, _POOL_STRUCT)
 
 
+Shape = Conv2dShape | BlockShape | PoolShape
+
 _CONV2D_STRUCT = np.dtype([(field, np.int32) for field in Conv2dShape._fields])
+_BLOCK_STRUCT = np.dtype([(field, np.int32) for field in BlockShape._fields])
 _POOL_STRUCT = np.dtype([(field, np.int32) for field in PoolShape._fields])
 
 
@@ -318,7 +482,7 @@ def receptive_field(layers: Iterable[Any]) -> tuple[int, int]:
 
 
 def _window_and_stride(layer: Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    if isinstance(layer, (Conv2dShape, PoolShape)):
+    if isinstance(layer, (Conv2dShape, PoolShape, BlockShape)):
         return layer.window, layer.stride
     values = layer if isinstance(layer, (tuple, list)) else (layer,)
     if not 1 <= len(values) <= 3:

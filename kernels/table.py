@@ -22,7 +22,7 @@ class Row:
     Attributes
     ----------
     operation
-        ``"conv2d"``, ``"max_pool2d"`` or ``"avg_pool2d"``.
+        ``"conv2d"``, ``"conv2d_relu_pool"``, ``"max_pool2d"`` or ``"avg_pool2d"``.
     name
         What a caller passes as `kernel`.
     language
@@ -36,6 +36,9 @@ class Row:
         The launchers it has.
     summary
         One line for a person.
+    roundoff
+        Unit round-off to which its products round each factor, where it is not the arrays' own
+        (TF32: 2**-11, bfloat16: 2**-9); ``"auto"`` never is such a row.
     """
 
     operation: str
@@ -45,6 +48,7 @@ class Row:
     places: tuple[str, ...]
     passes: tuple[str, ...]
     summary: str
+    roundoff: float = 0.0
 
     @functools.cached_property
     def launchers(self) -> ModuleType:
@@ -55,6 +59,14 @@ class Row:
         """Return the launcher of one pass."""
         return getattr(self.launchers, direction)
 
+    def refuses(self, direction: str, shape: Any, dtype: str) -> str:
+        """Return why a pass does not take a shape or a dtype, or nothing.
+
+        The words follow ``kernel 'winograd'``: ``"takes 3x3 filters only, but this is 5x5"``.
+        """
+        asked = getattr(self.launchers, "refuses", None)
+        return asked(direction, shape, dtype) if asked else ""
+
     def check_place(self, like: Any) -> None:
         """Raise TypeError unless the row can run where `like` lives."""
         if place.on_gpu(like):
@@ -62,17 +74,18 @@ class Row:
                 raise TypeError(
                     f"{self.operation}: kernel {self.name!r} runs on NumPy arrays only but got a "
                     f"CuPy array; pass cupy.asnumpy(...) or choose one of "
-                    f"{_quoted(names(self.operation, 'gpu'))}"
+                    f"{quoted(names(self.operation, 'gpu'))}"
                 )
         elif self.places == ("gpu",):
             raise TypeError(
                 f"{self.operation}: kernel {self.name!r} runs on CuPy arrays only but got a NumPy "
                 f"array; pass cupy.asarray(...) or choose one of "
-                f"{_quoted([r.name for r in rows(self.operation) if r.places != ('gpu',)])}"
+                f"{quoted([r.name for r in rows(self.operation) if r.places != ('gpu',)])}"
             )
 
 
 _CONV2D = "kernels.conv2d."
+_BLOCK = "kernels.conv2d_relu_pool."
 _POOL2D = "kernels.pool2d."
 _DEVICES = ("emulator", "gpu")
 _NUMBA_DEVICES = ("simulator", "gpu")
@@ -94,6 +107,8 @@ _ROWS = (
         CONV2D_PASSES, "im2col_gemm with unfold and fold in Numba CUDA"),
     Row("conv2d", "tiled_numba", "numba", _CONV2D + "tiled_numba", _NUMBA_DEVICES, CONV2D_PASSES,
         "tiled in Numba CUDA"),
+    Row("conv2d_relu_pool", "reference", "numpy", _BLOCK + "reference", ("cpu",), CONV2D_PASSES,
+        "the judge: conv2d's, then ReLU and pooling"),
     Row("max_pool2d", "reference", "numpy", _POOL2D + "max_reference", ("cpu",), POOL2D_PASSES,
         "the judge, one window at a time"),
     Row("max_pool2d", "cpu", "numba", _POOL2D + "max_cpu", ("cpu",), POOL2D_PASSES,
@@ -115,6 +130,7 @@ _ROWS = (
 # What "auto" means until candidates are measured for each shape.
 _AUTO = {
     "conv2d": {"cpu": "cpu", "gpu": "im2col_gemm"},
+    "conv2d_relu_pool": {"cpu": "reference", "gpu": "fused"},
     "max_pool2d": {"cpu": "cpu", "gpu": "max"},
     "avg_pool2d": {"cpu": "cpu", "gpu": "avg"},
 }
@@ -149,9 +165,10 @@ def find(operation: str, name: Any, like: Any = None) -> Row:
                 row.check_place(like)
             return row
     raise ValueError(
-        f"{operation}: no kernel named {name!r}; there are 'auto', {_quoted(names(operation))}"
+        f"{operation}: no kernel named {name!r}; there are 'auto', {quoted(names(operation))}"
     )
 
 
-def _quoted(words: list[str]) -> str:
+def quoted(words: list[str]) -> str:
+    """Return words in quotes, for a message."""
     return ", ".join(map(repr, words))

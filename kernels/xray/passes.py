@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernels import check, compare, operations, table
+from kernels.shapes import Shape
 
 from .launch import MOST_BLOCKS
 from .record import Recording
@@ -14,7 +15,7 @@ from .session import recording
 def record_pass(
     row: table.Row,
     direction: str,
-    shape: check.Shape,
+    shape: Shape,
     dtype: str = "float32",
     seed: int = 0,
     most_blocks: int = MOST_BLOCKS,
@@ -28,7 +29,7 @@ def record_pass(
         A kernel in CUDA C.
     direction : str
         One of its passes.
-    shape : Conv2dShape or PoolShape
+    shape : Conv2dShape, BlockShape or PoolShape
         The problem's.
     dtype : {"float32", "float64"}
         Of the arrays.
@@ -54,7 +55,7 @@ def record_pass(
     rng = np.random.default_rng(seed)
     inputs = check.make_inputs(row.operation, direction, shape, dtype, rng)
     outputs = [
-        np.full(dims, -1 if kind is not None else np.nan, kind or dtype)
+        np.full(dims, np.nan if kind is None else compare.UNWRITTEN[kind], kind or dtype)
         for dims, kind in compare.outputs(row.operation, direction, shape)
     ]
     given = [array for array in inputs if array is not None]

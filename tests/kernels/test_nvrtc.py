@@ -108,15 +108,18 @@ def test_a_kernel_that_does_not_compile_is_caught_with_file_and_line():
 
 SHAPES = [
     (shapes.Conv2dShape.of((2, 3, 8, 9), (4, 3, 2, 3)), "Conv2dShape"),
+    (shapes.BlockShape.of((2, 3, 8, 9), (4, 3, 2, 3)), "BlockShape"),
     (shapes.PoolShape.of((2, 3, 8, 9)), "PoolShape"),
 ]
 
 
 def layout_assertions(layout: np.dtype, name: str) -> str:
     lines = ['#include "shape.cuh"', f"static_assert(sizeof({name}) == {layout.itemsize});"]
+    conv_fields = shapes.Conv2dShape._fields
     for field in layout.names:
+        member = f"conv.{field}" if name == "BlockShape" and field in conv_fields else field
         offset = layout.fields[field][1]
-        lines.append(f'static_assert(__builtin_offsetof({name}, {field}) == {offset}, "{field}");')
+        lines.append(f'static_assert(__builtin_offsetof({name}, {member}) == {offset}, "{field}");')
     return "\n".join([*lines, f'extern "C" __global__ void layout(const {name} shape) {{}}'])
 
 

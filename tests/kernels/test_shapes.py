@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels import Conv2dShape, PoolShape, checks, receptive_field, shapes
+from kernels import BlockShape, Conv2dShape, PoolShape, checks, receptive_field, shapes
 
 
 def conv_extent(extent, size, **how):
@@ -203,6 +203,7 @@ def test_empty_batch_has_no_work():
     "shape",
     [
         Conv2dShape(*range(101, 118)),
+        BlockShape(*range(101, 122)),
         PoolShape(*range(101, 116)),
     ],
 )

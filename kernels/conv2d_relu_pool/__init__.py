@@ -1,0 +1,1 @@
+"""Convolution, ReLU and max-pooling in one kernel, one technique a file."""
