@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import BlockShape, Conv2dShape, PoolShape, Shape
 
-OPERATIONS = ("conv2d", "max_pool2d", "avg_pool2d")
+OPERATIONS = ("conv2d", "conv2d_relu_pool", "max_pool2d", "avg_pool2d")
 # What the numbers of a shape mean, and how many must be given.
+_CONV = ("N", "C", "H", "W", "K", "R", "S", "stride", "padding", "dilation")
+_POOL = ("N", "C", "H", "W", "size", "stride", "padding"), 5
 FIELDS = {
-    "conv2d": (("N", "C", "H", "W", "K", "R", "S", "stride", "padding", "dilation"), 7),
-    "pool": (("N", "C", "H", "W", "size", "stride", "padding"), 5),
+    "conv2d": (_CONV, 7),
+    "conv2d_relu_pool": ((*_CONV, "pool"), 7),
+    "max_pool2d": _POOL,
+    "avg_pool2d": _POOL,
 }
-DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1}
+DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "pool": 2}
 
 
 class ShapeTextError(ValueError):
@@ -22,19 +27,20 @@ class ShapeTextError(ValueError):
 
 def fields(operation: str) -> tuple[tuple[str, ...], int]:
     """Return the names of an operation's numbers, and how many of them must be given."""
-    return FIELDS["conv2d" if operation == "conv2d" else "pool"]
+    return FIELDS[operation]
 
 
-def parse(text: str, operation: str) -> Conv2dShape | PoolShape:
+def parse(text: str, operation: str) -> Shape:
     """Return the shape that a text describes.
 
     Parameters
     ----------
     text
-        ``"N,C,H,W,K,R,S[,stride[,padding[,dilation]]]"``; for a pooling
-        ``"N,C,H,W,size[,stride[,padding]]"``. Before it the operation and a colon may stand.
+        ``"N,C,H,W,K,R,S[,stride[,padding[,dilation]]]"``, for a fused block with ``",pool"`` after
+        them; for a pooling ``"N,C,H,W,size[,stride[,padding]]"``. Before it the operation and a
+        colon may stand.
     operation
-        ``"conv2d"``, ``"max_pool2d"`` or ``"avg_pool2d"``.
+        One of `OPERATIONS`.
 
     Raises
     ------
@@ -87,7 +93,7 @@ def _numbers(rest: str, operation: str, text: str) -> dict[str, str]:
     }
 
 
-def build(operation: str, given: Mapping[str, int], text: str) -> Conv2dShape | PoolShape:
+def build(operation: str, given: Mapping[str, int], text: str) -> Shape:
     """Return the shape of some numbers.
 
     Parameters
@@ -107,12 +113,12 @@ def build(operation: str, given: Mapping[str, int], text: str) -> Conv2dShape | 
     value = {**DEFAULTS, **given}
     dims = tuple(value[name] for name in ("N", "C", "H", "W"))
     try:
-        if operation == "conv2d":
+        if "K" in given:
             filters = value["K"], value["C"], value["R"], value["S"]
-            return Conv2dShape.of(
-                dims, filters, stride=value["stride"], padding=value["padding"],
-                dilation=value["dilation"],
-            )  # fmt: skip
+            how: dict[str, Any] = {name: value[name] for name in ("stride", "padding", "dilation")}
+            if operation == "conv2d_relu_pool":
+                return BlockShape.of(dims, filters, pool=value["pool"], **how)
+            return Conv2dShape.of(dims, filters, **how)
         stride = given.get("stride")
         padding = value["padding"]
         return PoolShape.of(

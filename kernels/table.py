@@ -38,7 +38,7 @@ class Row:
         One line for a person.
     roundoff
         Unit round-off to which its products round each factor, where it is not the arrays' own
-        (TF32: 2**-11, bfloat16: 2**-9); ``"auto"`` never is such a row.
+        (TF32: 2**-11, bfloat16: 2**-8); ``"auto"`` never is such a row.
     """
 
     operation: str

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels import compare
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import Shape
 from profiling.result_file import Check
 
 # Multiply-adds that the judge may spend, twice over: the value, and its bound.
@@ -34,17 +34,18 @@ class Sample(NamedTuple):
     """
 
     inputs: tuple[np.ndarray, ...]
-    shape: Conv2dShape | PoolShape
+    shape: Shape
     outputs: tuple[Any, ...]
 
 
 def judge(
     operation: str,
     direction: str,
-    shape: Conv2dShape | PoolShape,
+    shape: Shape,
     inputs: tuple[np.ndarray, ...],
     got: list[np.ndarray],
     rng: np.random.Generator,
+    factor_roundoff: float = 0.0,
 ) -> tuple[Check, str]:
     """Compare the outputs of one launch with the judge.
 
@@ -56,6 +57,8 @@ def judge(
         Its inputs and outputs, host memory, float32; outputs were filled with NaN before.
     rng
         Chooses what is compared.
+    factor_roundoff
+        The kernel's `Row.roundoff`.
 
     Returns
     -------
@@ -65,13 +68,11 @@ def judge(
         What was wrong, for a person; empty where nothing was.
     """
     sample = choose(operation, direction, shape, inputs, rng)
-    want, bounds = compare.expected(
-        operation, direction, sample.inputs, sample.shape, compare.UNIT_ROUNDOFF["float32"]
-    )
-    verdicts = [
-        compare.judge(one[at], right, bound)
-        for one, at, right, bound in zip(got, sample.outputs, want, bounds, strict=True)
-    ]
+    verdicts = compare.judge_pass(
+        operation, direction, sample.inputs, sample.shape,
+        [one[at] for one, at in zip(got, sample.outputs, strict=True)],
+        compare.UNIT_ROUNDOFF["float32"], factor_roundoff,
+    )  # fmt: skip
     worst = max(verdict.worst for verdict in verdicts)
     check = Check(
         sum(verdict.total for verdict in verdicts),
@@ -91,20 +92,23 @@ def choose(
     rng: np.random.Generator,
 ) -> Sample:
     """Return a part of a pass: the first and last images and channels, and others at random."""
-    if operation != "conv2d":
+    if not operation.startswith("conv2d"):
         images = _some(shape.n, BUDGET // max(shape.flops // shape.n, 1), rng)
         parts = tuple(array[images] for array in inputs)
         count = 2 if (operation, direction) == ("max_pool2d", "forward") else 1
         return Sample(parts, shape._replace(n=len(images)), (images,) * count)
     taps = shape.r * shape.s * shape.p * shape.q
+    has_argmax = operation == "conv2d_relu_pool"
     if direction in ("backward_filter", "backward_bias"):
         affordable = BUDGET // max(shape.n * taps, 1)
         filters = _some(shape.k, affordable, rng)
         if direction == "backward_bias":
-            return Sample((inputs[0][:, filters],), shape._replace(k=len(filters)), (filters,))
+            parts = tuple(array[:, filters] for array in inputs)
+            return Sample(parts, shape._replace(k=len(filters)), (filters,))
         channels = _some(shape.c, affordable // len(filters), rng)
+        x, *gradient = inputs
         return Sample(
-            (inputs[0][:, channels], inputs[1][:, filters]),
+            (x[:, channels], *(array[:, filters] for array in gradient)),
             shape._replace(c=len(channels), k=len(filters)),
             (np.ix_(filters, channels),),
         )
@@ -113,12 +117,14 @@ def choose(
         images = _some(shape.n, BUDGET // max(shape.c * taps * len(filters), 1), rng)
         x, w, b = inputs
         smaller = shape._replace(n=len(images), k=len(filters))
-        return Sample((x[images], w[filters], b[filters]), smaller, (np.ix_(images, filters),))
+        parts = x[images], w[filters], b[filters]
+        return Sample(parts, smaller, (np.ix_(images, filters),) * (1 + has_argmax))
     channels = _some(shape.c, BUDGET // max(shape.k * taps, 1), rng)
     images = _some(shape.n, BUDGET // max(shape.k * taps * len(channels), 1), rng)
-    dy, w = inputs
+    *gradient, w = inputs
     smaller = shape._replace(n=len(images), c=len(channels))
-    return Sample((dy[images], w[:, channels]), smaller, (np.ix_(images, channels),))
+    parts = (*(array[images] for array in gradient), w[:, channels])
+    return Sample(parts, smaller, (np.ix_(images, channels),))
 
 
 def _some(count: int, affordable: int, rng: np.random.Generator) -> np.ndarray:
@@ -132,4 +138,6 @@ def _some(count: int, affordable: int, rng: np.random.Generator) -> np.ndarray:
 
 def _written(array: np.ndarray) -> bool:
     """Tell whether nothing of what the output was filled with is left; inputs are finite."""
-    return bool((array >= 0).all() if array.dtype.kind == "i" else not np.isnan(array).any())
+    if array.dtype in compare.UNWRITTEN:
+        return bool((array != compare.UNWRITTEN[array.dtype]).all())
+    return not np.isnan(array).any()

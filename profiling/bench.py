@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--shape", action="append", default=[], metavar="N,C,H,W,K,R,S[,stride,padding,dilation]",
         help="a shape of your own; any number may be a sweep, 64:8192:x2 or 16:64:+16; for a "
-        "pooling max_pool2d:N,C,H,W,size[,stride,padding]; may be repeated",
+        "pooling max_pool2d:N,C,H,W,size[,stride,padding], for a fused block conv2d_relu_pool: and "
+        "a convolution's numbers[,pool]; may be repeated",
     )  # fmt: skip
     what.add_argument("--batch", metavar="SWEEP", help="the suites' N, such as 256 or 64:1024:x2")
     what.add_argument(

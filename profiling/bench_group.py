@@ -17,6 +17,8 @@ from profiling.suites import Case
 # Cold launches on a GPU come from one sample's worth of sets, on a CPU from twice the last cache.
 CACHES = 2
 
+PRECISIONS = {0.0: "fp32", 2.0**-11: "tf32", 2.0**-8: "bf16"}  # by Row.roundoff
+
 
 @dataclasses.dataclass(frozen=True)
 class Group:
@@ -135,6 +137,8 @@ class Bench:
         shape, direction = group.case.shape, group.direction
         if direction not in row.passes:
             return dataclasses.replace(entry, status="skipped", reason=f"it has no {direction}")
+        if reason := row.refuses(direction, shape, "float32"):
+            return dataclasses.replace(entry, status="skipped", reason=f"it {reason}")
         launcher = row.launcher(direction)
         like = tensors.inputs[0][0]
         try:
@@ -152,7 +156,7 @@ class Bench:
             reason = f"{type(error).__name__}: {_first_line(error)}"
             return dataclasses.replace(entry, status="failed", reason=reason)
         entry.check, wrong = admission.judge(
-            row.operation, direction, shape, tensors.host, got, rng
+            row.operation, direction, shape, tensors.host, got, rng, row.roundoff
         )
         if wrong:
             return dataclasses.replace(entry, status="failed", reason=wrong)
@@ -200,7 +204,7 @@ class Bench:
             direction=cast(Any, group.direction),
             kind="kernel" if kernel else "peer", language=entry.language,
             label=case.label, group=case.group, shape=case.shape._asdict(),
-            dtype="float32", precision="fp32",
+            dtype="float32", precision=PRECISIONS[kernel.roundoff if kernel else 0.0],
             flops=work.flops, least_flops=work.least_flops, least_bytes=work.least_bytes,
             input_bytes=work.input_bytes, status=entry.status, reason=entry.reason,
             source=source_hash.of_row(kernel) if kernel else None, check=entry.check,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kernels import compare, operations
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import BlockShape, PoolShape, Shape
 
 # Of the memory that is free: what the sets may take, and what one set may take at most (a peer
 # wants copies in its own layout, im2col its columns).
@@ -56,7 +56,7 @@ class Buffers:
         xp: Any,
         operation: str,
         direction: str,
-        shape: Conv2dShape | PoolShape,
+        shape: Shape,
         sets: int,
         rng: np.random.Generator,
     ) -> None:
@@ -76,9 +76,9 @@ class Buffers:
         ]
 
     def poison(self) -> None:
-        """Fill the first set's outputs with NaN, or -1, so that what is not written shows."""
+        """Fill the first set's outputs with what no kernel writes: NaN, or `UNWRITTEN`."""
         for array in self.outputs[0]:
-            array.fill(-1 if array.dtype.kind == "i" else np.nan)
+            array.fill(compare.UNWRITTEN.get(array.dtype, np.nan))
 
     def fetch(self) -> list[np.ndarray]:
         """Return the first set's outputs in host memory."""
@@ -92,7 +92,7 @@ def on_host(array: Any) -> np.ndarray:
     return np.asarray(array if isinstance(array, np.ndarray) else array.get())
 
 
-def set_bytes(operation: str, direction: str, shape: Conv2dShape | PoolShape) -> int:
+def set_bytes(operation: str, direction: str, shape: Shape) -> int:
     """Return the bytes of one set: inputs and outputs."""
     sizes = [math.prod(size) for size, _ in compare.outputs(operation, direction, shape)]
     return 4 * (sum(sizes) + sum(map(math.prod, _input_dims(operation, direction, shape))))
@@ -116,15 +116,16 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def _input_dims(
-    operation: str, direction: str, shape: Conv2dShape | PoolShape
-) -> list[tuple[int, ...]]:
-    if isinstance(shape, Conv2dShape):
+def _input_dims(operation: str, direction: str, shape: Shape) -> list[tuple[int, ...]]:
+    if not isinstance(shape, PoolShape):
+        # A fused block's gradients come with their argmax.
+        gradient: list[tuple[int, ...]] = [shape.output_shape]
+        gradient *= 1 + isinstance(shape, BlockShape)
         dims: dict[str, list[tuple[int, ...]]] = {
             "forward": [shape.input_shape, shape.filter_shape, (shape.k,)],
-            "backward_data": [shape.output_shape, shape.filter_shape],
-            "backward_filter": [shape.input_shape, shape.output_shape],
-            "backward_bias": [shape.output_shape],
+            "backward_data": [*gradient, shape.filter_shape],
+            "backward_filter": [shape.input_shape, *gradient],
+            "backward_bias": gradient,
         }
         return dims[direction]
     if direction == "forward":
@@ -142,7 +143,12 @@ def _inputs(
             return_argmax=True,
         )  # fmt: skip
         return rng.standard_normal(shape.output_shape, dtype=np.float32), argmax
-    return tuple(
+    inputs = [
         rng.standard_normal(dims, dtype=np.float32)
         for dims in _input_dims(operation, direction, shape)
-    )
+    ]
+    if isinstance(shape, BlockShape) and direction != "forward":
+        # No window is closed: every gradient has its work to do.
+        argmax = rng.integers(0, shape.pool_r * shape.pool_s, shape.output_shape, np.uint8)
+        inputs[2 if direction == "backward_filter" else 1] = argmax
+    return tuple(inputs)

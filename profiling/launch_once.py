@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kernels import operations, place, ranges, table
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import Shape
 from profiling.buffers import Buffers, OutOfMemoryError
 from profiling.suites import SuiteError, parse_shape
 
@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what names a launch."""
     parser.add_argument("kernel", help="a row's name (python -m kernels list)")
     parser.add_argument(
-        "shape", help="N,C,H,W,K,R,S[,stride[,padding[,dilation]]]; N,C,H,W,size[,stride[,padding]]"
+        "shape",
+        help="N,C,H,W,K,R,S[,stride[,padding[,dilation[,pool]]]]; N,C,H,W,size[,stride[,padding]]",
     )
     parser.add_argument("--pass", dest="direction", default="forward", metavar="PASS")
     parser.add_argument(
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def find(args: argparse.Namespace) -> tuple[table.Row, Conv2dShape | PoolShape]:
+def find(args: argparse.Namespace) -> tuple[table.Row, Shape]:
     """Return the row and the shape that were named.
 
     Raises
@@ -64,7 +65,7 @@ def find(args: argparse.Namespace) -> tuple[table.Row, Conv2dShape | PoolShape]:
         raise TargetError(str(error)) from None
 
 
-def launch(row: table.Row, direction: str, shape: Conv2dShape | PoolShape, warm_up: int) -> str:
+def launch(row: table.Row, direction: str, shape: Shape, warm_up: int) -> str:
     """Run a pass on random tensors, the last time for the profiler; return where it ran.
 
     Raises

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import CLOSED, Shape
 from profiling.buffers import Buffers
 from profiling.timing import Subject
 
@@ -107,7 +107,7 @@ def use_stream(stream: Any) -> None:
 
 
 def of_pass(
-    name: str, operation: str, direction: str, shape: Conv2dShape | PoolShape, buffers: Buffers
+    name: str, operation: str, direction: str, shape: Shape, buffers: Buffers
 ) -> Iterator[Peer]:
     """Yield the ways in which a peer computes a pass on the given tensors."""
     if name == "torch":
@@ -145,6 +145,11 @@ def _torch(operation: str, direction: str, shape: Any, buffers: Buffers) -> Iter
             tuple(_tensor(torch, array, bool(layout)) for array in arrays)
             for arrays in buffers.inputs
         ]
+        if operation == "conv2d_relu_pool" and direction != "forward":
+            sets = [
+                _with_torch_indices(torch, tensors, shape, direction, bool(layout))
+                for tensors in sets
+            ]
 
         def launch(number: int, sets: Any = sets, compute: Any = compute) -> Any:
             return compute(*sets[number])
@@ -152,6 +157,8 @@ def _torch(operation: str, direction: str, shape: Any, buffers: Buffers) -> Iter
         def fetch(launch: Launch = launch) -> list[np.ndarray]:
             outputs = launch(0)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            if operation == "conv2d_relu_pool" and direction == "forward":
+                outputs = outputs[0], _window_places(torch, outputs, shape)
             return [
                 output.contiguous().cpu().numpy().astype(np.int32)
                 if output.dtype == torch.int64
@@ -189,6 +196,8 @@ def _torch_function(
     """Return the pass as PyTorch computes it, without the bookkeeping of autograd."""
     aten = torch.ops.aten
     pads = [shape.pad_top, shape.pad_left]
+    if operation == "conv2d_relu_pool":
+        return _torch_block(torch, direction, shape, absent)
     if operation == "conv2d":
         how = list(shape.stride), pads, list(shape.dilation)
 
@@ -218,6 +227,54 @@ def _torch_function(
         return lambda x: aten.avg_pool2d(x, *window, *how_counted)
     like = absent(shape.input_shape)
     return lambda dy: aten.avg_pool2d_backward(dy, like, *window, *how_counted, None)
+
+
+def _torch_block(
+    torch: Any, direction: str, shape: Any, absent: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Return a pass of convolution, ReLU and max-pooling, each a call of PyTorch's.
+
+    The pooling's and the ReLU's gradients are in the time of each gradient, as they are in ours.
+    """
+    aten = torch.ops.aten
+    window = list(shape.pool), list(shape.pool), [0, 0]
+    if direction == "forward":
+        conv = _torch_function(torch, "conv2d", direction, shape.conv, absent)
+        return lambda x, w, b: aten.max_pool2d_with_indices(conv(x, w, b).relu_(), *window)
+
+    def spread(dy: Any, indices: Any, activation: Any) -> Any:
+        dz = aten.max_pool2d_with_indices_backward(dy, activation, *window, [1, 1], False, indices)
+        return aten.threshold_backward(dz, activation, 0)
+
+    if direction == "backward_bias":
+        return lambda dy, indices, activation: spread(dy, indices, activation).sum((0, 2, 3))
+    conv = _torch_function(torch, "conv2d", direction, shape.conv, absent)
+    if direction == "backward_data":
+        return lambda dy, indices, w, activation: conv(spread(dy, indices, activation), w)
+    return lambda x, dy, indices, activation: conv(x, spread(dy, indices, activation))
+
+
+def _with_torch_indices(
+    torch: Any, tensors: Any, shape: Any, direction: str, channels_last: bool
+) -> tuple[Any, ...]:
+    """Return a gradient's tensors with PyTorch's indices and a ReLU's output for our argmax."""
+    at = 2 if direction == "backward_filter" else 1
+    argmax = tensors[at].to(torch.int64)
+    rows = torch.arange(shape.pooled_p, device=argmax.device)[:, None] * shape.pool_r
+    cols = torch.arange(shape.pooled_q, device=argmax.device) * shape.pool_s
+    indices = (rows + argmax // shape.pool_s) * shape.q + cols + argmax % shape.pool_s
+    activation = torch.ones(shape.conv.output_shape, device=argmax.device)
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    indices, activation = (t.contiguous(memory_format=form) for t in (indices, activation))
+    return (*tensors[:at], indices, *tensors[at + 1 :], activation)
+
+
+def _window_places(torch: Any, outputs: tuple[Any, Any], shape: Any) -> Any:
+    """Return PyTorch's indices as the block's argmax."""
+    y, indices = outputs
+    rows, cols = indices // shape.q % shape.pool_r, indices % shape.q % shape.pool_s
+    places = (rows * shape.pool_s + cols).to(torch.uint8)
+    return torch.where(y > 0, places, CLOSED).to(torch.uint8)
 
 
 # NumPy and CuPy: a strided view of all windows, and one product.

@@ -221,7 +221,7 @@ class Row(msgspec.Struct, frozen=True):
     group
         The label without what the suite sweeps, ``"lenet conv1"``: what a chart's line says.
     shape
-        Every field of the `Conv2dShape` or `PoolShape`.
+        Every field of the `Conv2dShape`, `BlockShape` or `PoolShape`.
     dtype, precision
         Of the tensors, and of the arithmetic (``"fp32"``, ``"tf32"`` ...).
     flops
@@ -248,7 +248,7 @@ class Row(msgspec.Struct, frozen=True):
         The sensors.
     """
 
-    operation: Literal["conv2d", "max_pool2d", "avg_pool2d"]
+    operation: Literal["conv2d", "conv2d_relu_pool", "max_pool2d", "avg_pool2d"]
     name: str
     direction: Direction
     kind: Literal["kernel", "peer"]

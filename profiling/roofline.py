@@ -12,7 +12,7 @@ import math
 from typing import Literal, NamedTuple
 
 from kernels import table
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import BlockShape, PoolShape, Shape
 from profiling.result_file import Ceilings, Row, Timing
 
 # Where no data sheet gives a peak: no matrix product leaves more than this unused.
@@ -75,9 +75,7 @@ class Standing(NamedTuple):
     impossible: str
 
 
-def work(
-    row: table.Row | None, operation: str, direction: str, shape: Conv2dShape | PoolShape
-) -> Work:
+def work(row: table.Row | None, operation: str, direction: str, shape: Shape) -> Work:
     """Return what a pass in float32 computes and moves.
 
     Parameters
@@ -91,10 +89,12 @@ def work(
     """
     itemsize = 4
     x, y = math.prod(shape.input_shape), math.prod(shape.output_shape)
-    if isinstance(shape, Conv2dShape):
+    if not isinstance(shape, PoolShape):
         w = math.prod(shape.filter_shape)
-        flops = shape.flops
-        direct = 2 * shape.n * shape.k * shape.c * _taps_inside(shape)
+        flops, is_sparse = shape.flops, False
+        if isinstance(shape, BlockShape) and direction != "forward":
+            flops, is_sparse = shape.sparse_flops, True
+        direct = 2 * shape.n * shape.k * shape.c * _taps_inside(shape, is_sparse)
         inputs, outputs = {
             "forward": (x + w, y),
             "backward_data": (y + w, x),
@@ -109,6 +109,9 @@ def work(
         flops, direct = shape.flops, shape.n * shape.c * _taps_inside(shape)
         inputs, outputs = (x, y) if direction == "forward" else (y, x)
     input_bytes, output_bytes = itemsize * inputs, itemsize * outputs
+    if isinstance(shape, BlockShape):  # its argmax is a byte
+        input_bytes += y if direction != "forward" else 0
+        output_bytes += y if direction == "forward" else 0
     if operation == "max_pool2d":
         if direction == "forward":
             output_bytes += ARGMAX_BYTES * y
@@ -179,14 +182,24 @@ def _impossible(row: Row, seconds: float, ceilings: Ceilings, cold: bool) -> str
     return ""
 
 
-def _taps_inside(shape: Conv2dShape | PoolShape) -> int:
-    """Return how many (output place, tap) pairs of one plane fall inside the image."""
-    dilation = shape.dilation if isinstance(shape, Conv2dShape) else (1, 1)
+def _taps_inside(shape: Shape, is_sparse: bool = False) -> int:
+    """Return how many (output place, tap) pairs of one plane fall inside the image.
+
+    Of a fused block's outputs those count that a window holds; for a gradient the one of each
+    window that has the fewest.
+    """
+    dilation = (1, 1) if isinstance(shape, PoolShape) else shape.dilation
+    pool, pooled = (1, 1), (shape.p, shape.q)
+    if isinstance(shape, BlockShape):
+        pool, pooled = shape.pool, (shape.pooled_p, shape.pooled_q)
     counts = []
-    for outputs, taps, stride, step, pad, extent in (
-        (shape.p, shape.r, shape.stride_h, dilation[0], shape.pad_top, shape.h),
-        (shape.q, shape.s, shape.stride_w, dilation[1], shape.pad_left, shape.w),
+    for axis, taps, pad, extent in (
+        (0, shape.r, shape.pad_top, shape.h),
+        (1, shape.s, shape.pad_left, shape.w),
     ):
-        places = range(-pad, outputs * stride - pad, stride)
-        counts.append(sum(0 <= at + t * step < extent for at in places for t in range(taps)))
+        places = [i * shape.stride[axis] - pad for i in range(pooled[axis] * pool[axis])]
+        inside = [sum(0 <= at + t * dilation[axis] < extent for t in range(taps)) for at in places]
+        if is_sparse:
+            inside = [min(inside[i : i + pool[axis]]) for i in range(0, len(inside), pool[axis])]
+        counts.append(sum(inside))
     return counts[0] * counts[1]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from kernels import shape_text
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import Shape
 
 
 class SuiteError(ValueError):
@@ -27,7 +27,7 @@ class Layer:
     name
         ``"conv1"``.
     operation
-        ``"conv2d"``, ``"max_pool2d"`` or ``"avg_pool2d"``.
+        One of `shape_text.OPERATIONS`.
     dims
         The numbers after N, as `shape_text.FIELDS` lists them.
     """
@@ -69,7 +69,7 @@ class Case:
     """
 
     operation: str
-    shape: Conv2dShape | PoolShape
+    shape: Shape
     group: str
     label: str
 
@@ -80,13 +80,15 @@ def _conv(name: str, *dims: int) -> Layer:
 
 SUITES = {
     "lenet": Suite(
-        "LeNet's layers, each batch size twice the one before",
+        "LeNet's layers, alone and as fused blocks, each batch size twice the one before",
         (64, 128, 256, 512, 1024, 2048, 4096, 8192),
         (
             _conv("conv1", 1, 28, 28, 6, 5, 5, 1, 2),
             Layer("pool1", "max_pool2d", (6, 28, 28, 2)),
             _conv("conv2", 6, 14, 14, 16, 5, 5),
             Layer("pool2", "max_pool2d", (16, 10, 10, 2)),
+            Layer("block1", "conv2d_relu_pool", (1, 28, 28, 6, 5, 5, 1, 2)),
+            Layer("block2", "conv2d_relu_pool", (6, 14, 14, 16, 5, 5)),
         ),
     ),
     "ece408": Suite(
@@ -191,16 +193,15 @@ def expand(text: str) -> Iterator[Case]:
         yield Case(operation, shape, prefix + group, prefix + label)
 
 
-def parse_shape(text: str, operation: str) -> Conv2dShape | PoolShape:
+def parse_shape(text: str, operation: str) -> Shape:
     """Return one shape.
 
     Parameters
     ----------
     text
-        ``"N,C,H,W,K,R,S[,stride[,padding[,dilation]]]"``; for a pooling
-        ``"N,C,H,W,size[,stride[,padding]]"``.
+        As `shape_text.parse` takes it.
     operation
-        ``"conv2d"``, ``"max_pool2d"`` or ``"avg_pool2d"``.
+        One of `shape_text.OPERATIONS`.
 
     Raises
     ------
@@ -248,7 +249,7 @@ def _sweep(text: str, name: str, whole: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _shape(operation: str, given: dict[str, int], text: str) -> Conv2dShape | PoolShape:
+def _shape(operation: str, given: dict[str, int], text: str) -> Shape:
     if given["N"] < 1:
         raise SuiteError(f"shape {text!r}: N is {given['N']}; an empty batch takes no time")
     try:

@@ -24,7 +24,12 @@ from kernels.xray.static import Report
 from kernels.xray.wording import counted
 
 # Small, and with edges on all sides: what a kernel does wrong it mostly does there.
-DEFAULT_SHAPES = {"conv2d": "2,1,28,28,6,5,5,1,2", "pool": "2,6,28,28,2"}
+DEFAULT_SHAPES = {
+    "conv2d": "2,1,28,28,6,5,5,1,2",
+    "conv2d_relu_pool": "2,1,28,28,6,5,5,1,2",
+    "max_pool2d": "2,6,28,28,2",
+    "avg_pool2d": "2,6,28,28,2",
+}
 DEFAULT_GPU = "h200"
 PIPED_WIDTH = 120
 OF_A_ROW = ("shape", "direction")
@@ -118,7 +123,7 @@ def _run(args: argparse.Namespace) -> int:
             xray = own_file.record(asked)
     else:
         row, direction = _row(args.name, args.direction or "forward")
-        text = args.shape or DEFAULT_SHAPES["conv2d" if row.operation == "conv2d" else "pool"]
+        text = args.shape or DEFAULT_SHAPES[row.operation]
         shape = shape_text.parse(text, row.operation)
         if shape.n == 0:
             raise XrayError(f"shape {text!r}: N is 0; an empty batch launches nothing")

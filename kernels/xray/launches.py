@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kernels import emulator, observe, table, xray
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import BlockShape, Shape
 from kernels.xray.arguments import Arguments
 from kernels.xray.record import Finding, Recording
 
@@ -79,9 +79,7 @@ class Xray:
         return [finding for recording in self.recordings for finding in recording.findings]
 
 
-def of_row(
-    row: table.Row, direction: str, shape: Conv2dShape | PoolShape, text: str, seed: int = 0
-) -> Xray:
+def of_row(row: table.Row, direction: str, shape: Shape, text: str, seed: int = 0) -> Xray:
     """Record every launch of one pass of a row, on random tensors.
 
     Parameters
@@ -160,10 +158,14 @@ def renamed(xray: Xray, compiled: str, file: str) -> Xray:
     return replace(xray, steps=steps, compiled_from={file: compiled})
 
 
-def _declared(operation: str, direction: str, shape: Conv2dShape | PoolShape) -> int | None:
+def _declared(operation: str, direction: str, shape: Shape) -> int | None:
+    if operation == "max_pool2d":
+        return None
     if direction == "backward_bias":
-        return shape.n * shape.k * shape.p * shape.q if isinstance(shape, Conv2dShape) else None
-    return None if operation == "max_pool2d" else shape.flops
+        return math.prod(shape.output_shape)
+    if isinstance(shape, BlockShape) and direction != "forward":
+        return shape.sparse_flops
+    return shape.flops
 
 
 class _Order:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from kernels import compare, emulator, operations, place, table
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import BlockShape, Conv2dShape, PoolShape
 from profiling import __main__ as cli
 from profiling import admission, bench, bench_group, ceilings, machine
 from profiling.buffers import Buffers
@@ -206,20 +206,23 @@ def test_what_does_not_fit_in_memory_is_skipped_with_the_reason(
     assert small.status == "timed"
 
 
-@pytest.mark.parametrize("operation", ["conv2d", "max_pool2d", "avg_pool2d"])
+PART_SHAPES = {
+    "conv2d": Conv2dShape.of((40, 12, 11, 9), (14, 12, 3, 3), padding=1),
+    "conv2d_relu_pool": BlockShape.of((40, 12, 11, 9), (14, 12, 3, 3), padding=1),
+    "max_pool2d": PoolShape.of((400, 12, 11, 9), 2),
+    "avg_pool2d": PoolShape.of((400, 12, 11, 9), 2),
+}
+
+
+@pytest.mark.parametrize("operation", PART_SHAPES)
 def test_the_judges_part_covers_the_ends_and_stays_in_its_budget(
     operation: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(admission, "BUDGET", 30_000)
-    shape = (
-        Conv2dShape.of((40, 12, 11, 9), (14, 12, 3, 3), padding=1)
-        if operation == "conv2d"
-        else PoolShape.of((400, 12, 11, 9), 2)
-    )
+    shape, row = PART_SHAPES[operation], table.find(operation, "auto")
     rng = np.random.default_rng(3)
-    for direction in table.find(operation, "cpu").passes:
+    for direction in row.passes:
         buffers = Buffers(np, operation, direction, shape, 1, rng)
-        row = table.find(operation, "cpu")
         buffers.poison()
         operations.run(row, direction, (*buffers.inputs[0], *buffers.outputs[0]), shape)
         got = buffers.fetch()

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from kernels import table
-from kernels.shapes import Conv2dShape, PoolShape
+from kernels.shapes import BlockShape, Conv2dShape, PoolShape
 from profiling import roofline
 from profiling.result_file import Ceilings, Row, Timing
 
@@ -39,6 +39,21 @@ def test_least_operations_leave_out_the_taps_on_padding(direction: str):
     assert work.least_flops == 2 * multiply_adds_by_counting(SHAPE)
     assert work.least_flops < work.flops == SHAPE.flops
     assert work.least_bytes == SHAPE.least_bytes() + 4 * SHAPE.k * (direction == "forward")
+
+
+def test_a_block_counts_its_windows_and_a_gradient_one_element_of_each():
+    block = BlockShape.of((2, 3, 8, 8), (4, 3, 3, 3), padding=1, pool=(3, 2))
+    row = table.find("conv2d_relu_pool", "reference")
+    forward = roofline.work(row, "conv2d_relu_pool", "forward", block)
+    # Two of eight rows are in no window. Six rows see 3 rows of the image, the first 2.
+    assert forward.flops == 2 * 2 * 4 * 3 * (6 * 8) * 9
+    assert forward.least_flops == 2 * 2 * 4 * 3 * (17 * 22)
+    assert forward.output_bytes == 2 * 4 * (2 * 4) * (4 + 1)
+    data = roofline.work(row, "conv2d_relu_pool", "backward_data", block)
+    assert data.flops == forward.flops // 6
+    # Of each window the element with the fewest taps: rows 2 + 3, columns 2 + 3 + 3 + 2.
+    assert data.least_flops == 2 * 2 * 4 * 3 * (5 * 10)
+    assert data.input_bytes == 2 * 4 * (2 * 4) * (4 + 1) + 4 * 4 * 3 * 9
 
 
 def test_a_bias_gradient_reads_dy_alone():

@@ -67,7 +67,10 @@ def test_what_two_suites_share_is_measured_once():
         ("1,2", "has 2 numbers; expected N,C,H,W,K,R,S[,stride[,padding[,dilation]]]"),
         ("1,2,3,4,5,6,7,8,9,10,11", "has 11 numbers"),
         ("", "has 1 numbers"),
-        ("matmul:1,2,3,4,5", "unknown operation 'matmul'; expected one of conv2d, max_pool2d"),
+        (
+            "matmul:1,2,3,4,5",
+            "unknown operation 'matmul'; expected one of conv2d, conv2d_relu_pool",
+        ),
         ("max_pool2d:8,6,28,28", "has 4 numbers; expected N,C,H,W,size[,stride[,padding]]"),
         ("N=64:8192,1,28,28,6,5,5", "N is '64:8192'"),
         ("64:8:x2,1,28,28,6,5,5", "never gets from end to end"),
