@@ -41,8 +41,11 @@ bench: $(VENV)/with-compare  ## time the kernels beside PyTorch: checked, cold a
 # LeNet trained. On a CUDA machine without a network, make gpu PYTHON=python3 uses that environment
 # as it is.
 GPU_BENCH ?= --suite lenet --batch 256:8192:x32
+# The shape that the goals for 3x3 layers are stated on: `python -m profiling targets`.
+GPU_GOALS ?= --suite resnet50-3x3 --pass forward
 NOW := $(shell date -u +%Y%m%d-%H%M%S)
 GPU_RESULTS := profiling/results/bench-$(NOW).jsonl
+GPU_GOALS_RESULTS := profiling/results/goals-$(NOW).jsonl
 GPU_COUNTS := profiling/results/ncu-$(NOW).jsonl
 ifeq ($(origin PYTHON),command line)
 GPU_RUN := $(PYTHON)
@@ -53,6 +56,8 @@ gpu: $(VENV)/with-test  ## check, time and train on this GPU, and keep the recor
 endif
 	$(GPU_RUN) -m profiling verify --place gpu
 	$(GPU_RUN) -m profiling bench --device gpu $(GPU_BENCH) -o $(GPU_RESULTS)
+	$(GPU_RUN) -m profiling bench --device gpu $(GPU_GOALS) -o $(GPU_GOALS_RESULTS)
+	-$(GPU_RUN) -m profiling targets $(GPU_RESULTS) $(GPU_GOALS_RESULTS)
 	@if command -v ncu > /dev/null; then set -x; $(GPU_RUN) -m profiling counts -o $(GPU_COUNTS); \
 	else echo "ncu is not on PATH: the X-ray's counts are not compared with it"; fi
 	$(GPU_RUN) -m lenet train $(TRAIN) --device gpu

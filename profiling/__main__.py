@@ -10,6 +10,7 @@ COMMANDS = {
     "bench": ("bench", "check kernels, then time them, against their peers"),
     "compare": ("compare", "two result files: faster, slower or the same"),
     "report": ("report", "result files as one self-contained HTML page"),
+    "targets": ("targets", "what the lab wants to reach, beside a GPU's result file"),
     "trace": ("trace", "run a command under a timeline, for Perfetto"),
     "ncu": ("ncu", "the Nsight Compute line for one launch"),
     "counts": ("counts", "the X-ray's counts against Nsight Compute's, on a GPU"),

@@ -112,13 +112,16 @@ def header_lines(header: Header) -> list[str]:
     ceilings = header.ceilings
     commit = f"commit {header.commit[:8]}" if header.commit else "commit unknown"
     peak = f", hardware limit {units.rate(ceilings.peak, 'FLOP/s')}" if ceilings.peak else ""
+    tensor = "".join(
+        f", {name} GEMM {units.rate(rate, 'FLOP/s')}" for name, rate in ceilings.tensor_gemm.items()
+    )
     return [
         f"{header.machine['name']}, {header.threads} threads, {header.date}, {commit}"
         + (" with changes" if header.dirty else "")
         + "".join(f", {name} {version}" for name, version in header.software.items()),
         f"ceilings measured: copy {units.rate(ceilings.copy, 'B/s')}, "
         f"read {units.rate(ceilings.read, 'B/s')}, float32 GEMM "
-        f"{units.rate(ceilings.gemm, 'FLOP/s')}{peak}; an empty launch takes "
+        f"{units.rate(ceilings.gemm, 'FLOP/s')}{peak}{tensor}; an empty launch takes "
         f"{units.seconds(ceilings.launch_s)}",
     ]
 
@@ -209,7 +212,7 @@ def _cells(row: Row, ceilings: Ceilings) -> list[str]:
     stands = roofline.standing(row, timing, ceilings, cold=row.cold is not None)
     half = (timing.high_s - timing.low_s) / 2 / timing.median_s
     ratio = best_ratio(row)
-    compute = row.least_flops / ceilings.gemm >= row.least_bytes / ceilings.copy
+    compute = row.least_flops / ceilings.product(row.precision) >= row.least_bytes / ceilings.copy
     rate = (stands.flops_per_s, "FLOP/s") if compute else (stands.bytes_per_s, "B/s")
     return [
         f"{units.seconds(row.cold.median_s)}{_mark(row.cold)}" if row.cold else "",

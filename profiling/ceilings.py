@@ -6,13 +6,15 @@ ceilings are what simple programs reach here, today, with these clocks.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from kernels.xray import gpus
-from profiling import sensors
+from profiling import peers, sensors
 from profiling.clock_cpu import CpuClock, last_cache_bytes
 from profiling.result_file import Ceilings
 from profiling.timing import Clock, Policy, Subject, measure
@@ -94,7 +96,33 @@ def measure_gpu() -> Ceilings:
         Subject("gemm", lambda _: cupy.matmul(a, b, out=c), capturable=False),
         Subject("empty", lambda _: empty((1,), (1,), ())),
     ]
-    return _ceilings(subjects, GpuClock(), values.nbytes, size, peak_flops(), cache)
+    clock = GpuClock()
+    found = _ceilings(subjects, clock, values.nbytes, size, peak_flops(), cache)
+    return msgspec.structs.replace(found, tensor_gemm=_tensor_gemm(clock, size))
+
+
+def _tensor_gemm(clock: Any, size: int) -> dict[str, float]:
+    """Return the rates of products on tensor cores, by PyTorch: CuPy has no bfloat16."""
+    if peers.problem("torch", "gpu"):
+        return {}
+    import torch
+
+    if torch.cuda.get_device_capability() < (8, 0):
+        return {}
+    peers.use_stream(clock.stream)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        subjects = []
+        for name, dtype in (("tf32", torch.float32), ("bf16", torch.bfloat16)):
+            a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
+            out = torch.empty_like(a)
+            product = functools.partial(torch.mm, a, b, out=torch.empty_like(a))
+            subjects.append(Subject(name, lambda _, f=product: f(), capturable=False))  # type: ignore[misc]
+        timings = [by_state["hot"] for by_state in measure(subjects, clock, POLICY, ("hot",))]
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+    seconds = [float(np.quantile(timing.samples_s, UNDISTURBED)) for timing in timings]
+    return {s.name: 2 * size**3 / t for s, t in zip(subjects, seconds, strict=True)}
 
 
 def cpu_peak_flops(threads: int) -> float | None:

@@ -8,6 +8,7 @@ as msgspec structs, and held against every file that is read.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,9 @@ class Ceilings(msgspec.Struct, frozen=True):
         Seconds of an empty launch, measured like a kernel.
     cache_bytes
         Size of the last cache before memory.
+    tensor_gemm
+        FLOP/s of a large matrix product of reduced precision, by its name (``"tf32"``,
+        ``"bf16"``); empty where PyTorch could not measure it.
     """
 
     copy: float
@@ -50,6 +54,11 @@ class Ceilings(msgspec.Struct, frozen=True):
     peak: float | None
     launch_s: float
     cache_bytes: int
+    tensor_gemm: dict[str, float] = {}
+
+    def product(self, precision: str) -> float:
+        """Return the FLOP/s of a large product in a precision; inf where nobody measured it."""
+        return self.gemm if precision == "fp32" else self.tensor_gemm.get(precision, math.inf)
 
 
 class Header(msgspec.Struct, frozen=True, tag="header", tag_field="line"):

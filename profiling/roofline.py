@@ -140,7 +140,8 @@ def standing(row: Row, timing: Timing, ceilings: Ceilings, *, cold: bool) -> Sta
         Whether the caches were overwritten before each sample.
     """
     seconds = timing.median_s
-    compute_s, memory_s = row.least_flops / ceilings.gemm, row.least_bytes / ceilings.copy
+    product = ceilings.product(row.precision)
+    compute_s, memory_s = row.least_flops / product, row.least_bytes / ceilings.copy
     bound: Literal["compute", "memory", "launch"] = (
         "launch"
         if seconds < LAUNCH_BOUND * ceilings.launch_s
@@ -151,7 +152,7 @@ def standing(row: Row, timing: Timing, ceilings: Ceilings, *, cold: bool) -> Sta
     return Standing(
         row.flops / seconds,
         row.least_bytes / seconds,
-        row.flops / seconds / ceilings.gemm,
+        row.flops / seconds / product,
         row.least_bytes / seconds / ceilings.copy,
         max(compute_s, memory_s),
         bound,
@@ -161,9 +162,10 @@ def standing(row: Row, timing: Timing, ceilings: Ceilings, *, cold: bool) -> Sta
 
 def _impossible(row: Row, seconds: float, ceilings: Ceilings, cold: bool) -> str:
     """Return the limit that a time breaks; what caches can hide counts in its favour."""
-    fastest = ceilings.peak or GEMM_HEADROOM * ceilings.gemm
+    peak = ceilings.peak if row.precision == "fp32" else None
+    fastest = peak or GEMM_HEADROOM * ceilings.product(row.precision)
     if row.least_flops > seconds * fastest:
-        source = "the hardware's" if ceilings.peak else "a quarter above the measured GEMM's"
+        source = "the hardware's" if peak else "a quarter above the measured GEMM's"
         return (
             f"{row.least_flops / seconds / 1e9:,.0f} GFLOP/s, and {fastest / 1e9:,.0f} is "
             f"{source} rate"

@@ -1,0 +1,158 @@
+"""What the lab wants to reach, beside what result files of a GPU say.
+
+Each goal is a ratio of times or a share of a ceiling from one run: peers by the fastest of their
+layouts, in fp32 with TF32 off, cold. A goal whose kernel, peer or ceiling no file has is said to be
+unmeasured, never met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from profiling.result_file import Ceilings, ResultFileError, Results, Row, load
+
+GRADIENTS = ("backward_data", "backward_filter")
+
+
+class Goal(NamedTuple):
+    """One thing to reach.
+
+    Attributes
+    ----------
+    about
+        For a person.
+    wanted
+        What the figure must be at least.
+    figure
+        Computes it from a file's rows and ceilings; None where something is missing.
+    """
+
+    about: str
+    wanted: float
+    figure: Callable[[Sequence[Row], Ceilings], float | None]
+
+
+def _over_peers(
+    kernel: str, direction: str, labels: Sequence[str], peer: str = ""
+) -> Callable[[Sequence[Row], Ceilings], float | None]:
+    """Return the fastest peer's time over a kernel's, layers added up."""
+
+    def figure(rows: Sequence[Row], ceilings: Ceilings) -> float | None:
+        del ceilings
+        ours = theirs = 0.0
+        for label in labels:
+            found = [row for row in rows if row.label == label and row.direction == direction]
+            own = [row.cold.median_s for row in found if row.name == kernel and row.cold]
+            others = [
+                row.cold.median_s
+                for row in found
+                if row.kind == "peer" and row.cold and row.name.startswith(peer)
+            ]
+            if not own or not others:
+                return None
+            ours, theirs = ours + own[0], theirs + min(others)
+        return theirs / ours
+
+    return figure
+
+
+def _of_product(kernel: str, label: str) -> Callable[[Sequence[Row], Ceilings], float | None]:
+    """Return a forward pass's FLOP/s as a share of the measured product of its precision."""
+
+    def figure(rows: Sequence[Row], ceilings: Ceilings) -> float | None:
+        for row in rows:
+            is_it = (row.name, row.direction, row.label) == (kernel, "forward", label)
+            if is_it and row.cold and row.precision in ceilings.tensor_gemm:
+                return row.flops / row.cold.median_s / ceilings.product(row.precision)
+        return None
+
+    return figure
+
+
+BLOCKS = ("lenet block1 N=8192", "lenet block2 N=8192")
+RESNET = "resnet50-3x3 stage 1 N=64"
+
+GOALS = (
+    Goal("fused LeNet forward, both blocks, N=8192", 4.0, _over_peers("fused", "forward", BLOCKS)),
+    Goal("fused filter gradients, both blocks, N=8192", 4.0,
+         _over_peers("fused", "backward_filter", BLOCKS)),
+    # The first block's input is the data: nobody needs its gradient.
+    Goal("fused data gradient, second block, N=8192", 4.0,
+         _over_peers("fused", "backward_data", BLOCKS[1:])),
+    Goal("implicit_gemm on ResNet's 64-channel 3x3, fp32", 0.9,
+         _over_peers("implicit_gemm", "forward", (RESNET,), "torch")),
+    Goal("winograd on ResNet's 64-channel 3x3, fp32", 1.3,
+         _over_peers("winograd", "forward", (RESNET,), "torch")),
+    Goal("implicit_gemm_bf16 there, as a share of the bf16 product", 0.75,
+         _of_product("implicit_gemm_bf16", RESNET)),
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE",
+        help="of python -m profiling bench; of several the first that has a goal's figure counts",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="for a program to read")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table and return the exit code: 1 where a goal was measured and missed."""
+    try:
+        results = [load(path) for path in args.files]
+    except ResultFileError as error:
+        print(f"targets: {error}", file=sys.stderr)
+        return 2
+    for result in results:
+        if result.header.place == "cpu":
+            print(
+                f"targets: {result.path} was measured on a CPU, the goals are a GPU's; on a CPU "
+                "see make compare-torch",
+                file=sys.stderr,
+            )
+            return 2
+    return _report(results, as_json=args.json)
+
+
+def _report(results: Sequence[Results], *, as_json: bool) -> int:
+    found = []
+    for goal in GOALS:
+        figures = (goal.figure(result.rows, result.header.ceilings) for result in results)
+        figure = next((figure for figure in figures if figure is not None), None)
+        found.append((goal, figure, None if figure is None else figure >= goal.wanted))
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    {"goal": goal.about, "wanted": goal.wanted, "got": figure, "met": met}
+                    for goal, figure, met in found
+                ],
+                indent=2,
+            )
+        )
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("goal", "wanted", "got", "", box=None)
+        words = {None: "not measured", True: "met", False: "MISSED"}
+        for goal, figure, met in found:
+            got = "" if figure is None else f"{figure:.2f}"
+            table.add_row(goal.about, f"{goal.wanted:.2f}", got, words[met])
+        console = Console(highlight=False)
+        for result in results:
+            note = ", the tests' double of a GPU: no figure of it means anything"
+            name = result.header.machine["name"] + (note if result.header.place != "gpu" else "")
+            console.print(f"{result.path}: {name}", markup=False, soft_wrap=True)
+        console.print(table)
+        console.print(
+            "fastest peer's time over ours, or a share of the measured product; cold",
+            style="dim", soft_wrap=True,
+        )  # fmt: skip
+    return 1 if any(met is False for _, _, met in found) else 0
