@@ -6,7 +6,6 @@ ceilings are what simple programs reach here, today, with these clocks.
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -112,17 +111,19 @@ def _tensor_gemm(clock: Any, size: int) -> dict[str, float]:
     peers.use_stream(clock.stream)
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
-        subjects = []
-        for name, dtype in (("tf32", torch.float32), ("bf16", torch.bfloat16)):
-            a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
-            out = torch.empty_like(a)
-            product = functools.partial(torch.mm, a, b, out=torch.empty_like(a))
-            subjects.append(Subject(name, lambda _, f=product: f(), capturable=False))  # type: ignore[misc]
+        kinds = (("tf32", torch.float32), ("bf16", torch.bfloat16))
+        subjects = [_torch_product(torch, name, dtype, size) for name, dtype in kinds]
         timings = [by_state["hot"] for by_state in measure(subjects, clock, POLICY, ("hot",))]
     finally:
         torch.backends.cuda.matmul.allow_tf32 = False
     seconds = [float(np.quantile(timing.samples_s, UNDISTURBED)) for timing in timings]
     return {s.name: 2 * size**3 / t for s, t in zip(subjects, seconds, strict=True)}
+
+
+def _torch_product(torch: Any, name: str, dtype: Any, size: int) -> Subject:
+    a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    return Subject(name, lambda _: torch.mm(a, b, out=out), capturable=False)
 
 
 def cpu_peak_flops(threads: int) -> float | None:
