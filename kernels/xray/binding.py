@@ -53,7 +53,7 @@ class Request(Structure):
         ("array_count", c_uint64),
         ("shared_count", c_uint64),
         ("block_count", c_uint64),
-        ("most_words", c_uint64),
+        ("most_events", c_uint64),
     )
 
 

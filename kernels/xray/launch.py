@@ -23,7 +23,7 @@ from .record import Index3, Recording
 from .translation import Translation
 
 MOST_BLOCKS = 4096
-MOST_WORDS = 2 << 20  # of 4 bytes, a thread, from barrier to barrier
+MOST_EVENTS = 3 << 19  # of a warp, from barrier to barrier
 SLOWER = 40  # the time limit is meant for untraced launches
 
 _lock = threading.Lock()  # the runtime traces one launch at a time
@@ -157,7 +157,7 @@ class _Trace:
             array_count=len(arrays),
             shared_count=len(shared),
             block_count=len(self.sampled),
-            most_words=MOST_WORDS,
+            most_events=MOST_EVENTS,
         )
         return request, [arrays, shared, blocks]
 

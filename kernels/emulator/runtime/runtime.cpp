@@ -162,8 +162,8 @@ void emulator_trace_end() {
     tracer = nullptr;
     restore_handlers();
 }
-Word* traced_room() {
-    return tracer ? tracer->room() : nullptr;
+void traced_event(Word key, uint64_t address) {
+    if (tracer) tracer->note(key, address);
 }
 }
 

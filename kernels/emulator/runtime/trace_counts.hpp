@@ -20,6 +20,31 @@ struct Group {
         lane[count] = static_cast<uint8_t>(which);
         address[count++] = where;
     }
+
+    // Adds the next address of each of these lanes.
+    void take(uint32_t lanes, const uint64_t** next) {
+        if (lanes != ~0u) {
+            for (uint32_t rest = lanes; rest; rest &= rest - 1) {
+                auto which = static_cast<uint32_t>(__builtin_ctz(rest));
+                add(which, *next[which]++);
+            }
+            return;
+        }
+        // The usual case: plain loops, of which the compiler makes vectors.
+        for (uint32_t i = 0; i < 32; ++i) {
+            lane[i] = static_cast<uint8_t>(i);
+            address[i] = *next[i]++;
+        }
+        low = high = bits = address[0];
+        for (uint32_t i = 1; i < 32; ++i) {
+            low = std::min(low, address[i]);
+            high = std::max(high, address[i]);
+            bits |= address[i];
+        }
+        high += bytes;
+        mask = lanes;
+        count = 32;
+    }
 };
 
 // The addresses in rising order, each once.

@@ -1,8 +1,4 @@
-// Tracer: from the events of 32 lanes to executions of the warp.
-//
-// Lanes that are at the same place in the code execute it together, and the lowest place goes
-// first. As the traced build keeps the code in the source's order, that brings lanes which went
-// different ways together again where the ways meet, as a GPU does it for structured code.
+// Tracer: from the path of a warp to what it executed.
 #pragma once
 
 #include "tracer.hpp"
@@ -63,7 +59,7 @@ inline void Tracer::begin_launch(Worker& worker, const SharedMemory& memory) {
 inline bool Tracer::begin_block(Worker& worker, uint64_t block) {
     on = blocks_.empty() || std::binary_search(blocks_.begin(), blocks_.end(), block);
     current_ = -1;
-    pen.next = pen.end = nullptr;
+    load_pen();
     if (!on) return false;
     ++result_.blocks_traced;
     block_ = block;
@@ -90,7 +86,8 @@ inline bool Tracer::begin_block(Worker& worker, uint64_t block) {
 inline void Tracer::end_block() {
     if (!on) return;
     on = false;
-    pen.next = pen.end = nullptr;
+    current_ = -1;
+    load_pen();
     // Each block has shared memory of its own.
     for (size_t i = 0; i < accesses_.size(); ++i) {
         TraceAccess& access = accesses_[i];
@@ -100,111 +97,6 @@ inline void Tracer::end_block() {
         memset(touched_[i].data(), 0, words * sizeof(uint64_t));
     }
 }
-
-// ---- which thread runs ----
-
-inline void Tracer::save_pen() {
-    if (current_ < 0) return;
-    lanes_[current_].next = pen.next;
-    lanes_[current_].calls = pen.calls;
-}
-
-inline void Tracer::switch_to(Worker&, int thread) {
-    if (!on) return;
-    save_pen();
-    current_ = thread;
-    pen.next = lanes_[thread].next;
-    pen.end = lanes_[thread].end;
-    pen.set_calls(lanes_[thread].calls);
-}
-
-inline void Tracer::begin_thread(Worker& worker, int thread) {
-    if (!on) return;
-    pen.set_calls(0);
-    lanes_[thread].stack = worker.fibers[worker.threads[thread].fiber].stack;
-}
-
-inline void Tracer::stop(Worker& worker, int thread, bool forever) {
-    if (!on) return;
-    uint32_t warp = static_cast<uint32_t>(thread) / 32, bit = 1u << (thread % 32);
-    stopped_[warp] |= bit;
-    if (forever) forever_[warp] |= bit;
-    if (stopped_[warp] == worker.warps[warp].existing) flush(warp);
-}
-
-inline void Tracer::release_barrier(Worker& worker) {
-    if (!on) return;
-    ++ordering_->epoch;
-    for (uint32_t w = 0; w < worker.warp_count; ++w) stopped_[w] = forever_[w];
-}
-
-inline void Tracer::release_warp(Worker&, uint32_t warp, uint32_t group) {
-    if (!on) return;
-    save_pen();
-    ++warp_primitives_;
-    for (uint32_t rest = group; rest; rest &= rest - 1) {
-        int thread = static_cast<int>(warp * 32) + __builtin_ctz(rest);
-        uint64_t which = uint64_t{group} << 32 | warp_primitives_;
-        append(thread, lanes_[thread].warp_key, which);
-    }
-    if (current_ >= 0) {
-        pen.next = lanes_[current_].next;
-        pen.end = lanes_[current_].end;
-    }
-}
-
-inline void Tracer::append(int thread, Word key, uint64_t address) {
-    int before = current_;
-    Pen kept = pen;
-    current_ = thread;
-    pen.next = lanes_[thread].next;
-    pen.end = lanes_[thread].end;
-    Word* place = pen.next >= pen.end ? room() : pen.next;
-    if (place) pen.next = put(place, key, address);
-    lanes_[thread].next = pen.next;
-    current_ = before;
-    pen = kept;
-}
-
-// The event's place where the pen's buffer is full, or null where nothing is to be kept.
-inline Word* Tracer::room() {
-    if (!on || current_ < 0) return nullptr;
-    Lane& lane = lanes_[current_];
-    if (lane.cut) return nullptr;
-    Worker& worker = *worker_;
-    const auto earlier = worker.uninterruptible;
-    worker.uninterruptible = 1;  // malloc must not be left half-way
-    Word* place = nullptr;
-    size_t capacity = 0;
-    if (!lane.begin) {
-        Buffers::Buffer buffer = buffers_.take();
-        lane.begin = place = buffer.begin;
-        capacity = buffer.capacity;
-        lane.cut = !place;
-    } else {
-        size_t used = static_cast<size_t>(pen.next - lane.begin);
-        capacity = 2 * static_cast<size_t>(lane.end - lane.begin + longest_event + 1);
-        auto* larger = used < asked_.most_words
-                           ? static_cast<Word*>(realloc(lane.begin, capacity * sizeof(Word)))
-                           : nullptr;
-        if (larger) {
-            lane.begin = larger;
-            place = larger + used;
-        } else {
-            lane.cut = true;
-            ++result_.cut;
-        }
-    }
-    if (place) {
-        lane.end = lane.begin + capacity - longest_event - 1;  // and one for what ends them
-        pen.next = place;
-        pen.end = lane.end;
-    }
-    worker.uninterruptible = earlier;
-    return place;
-}
-
-// ---- merging ----
 
 inline TraceBlock& Tracer::block_at(uint32_t pc) {
     int32_t& index = block_of_pc_[pc];
@@ -216,122 +108,75 @@ inline TraceBlock& Tracer::block_at(uint32_t pc) {
 }
 
 inline void Tracer::flush(uint32_t warp) {
-    save_pen();
+    Path& path = paths_[warp];
+    if (path.is_empty()) return;
     Worker& worker = *worker_;
     const auto earlier = worker.uninterruptible;
     worker.uninterruptible = 1;
+    save_pen();
     Lane* lanes = &lanes_[warp * 32];
-    constexpr Word parked = no_key - 1;
-    Word nothing = no_key;
-    // Plain loops over all 32 lanes, active or not: the compiler makes vectors of them.
-    alignas(64) Word keys[32];
-    alignas(64) Word* heads[32];
-    for (uint32_t i = 0; i < 32; ++i) {
-        heads[i] = &nothing;
-        if (worker.warps[warp].existing >> i & 1 && lanes[i].begin) {
-            heads[i] = lanes[i].begin;
-            *lanes[i].next = no_key;
-        }
-        keys[i] = *heads[i];
-    }
-    TraceBlock* last = nullptr;  // the block just executed, by the lanes of `last_mask`
-    uint32_t last_mask = 0, waiting = 0;
-    for (uint32_t step = 0;; ++step) {
-        // 32 streams are more than the processor foresees by itself.
-        if (step % 8 == 0) {
-            for (uint32_t i = 0; i < 32; ++i) __builtin_prefetch(heads[i] + 64);
-        }
-        Word key = no_key;
-        for (uint32_t i = 0; i < 32; ++i) key = keys[i] < key ? keys[i] : key;
-        const uint32_t code = code_of(key);
-        if (last && (code < read_code || key >= parked)) {
-            note_successors(*last, last_mask, keys);
-            last = nullptr;
-        }
-        if (key >= parked) break;
-        uint32_t mask = 0;
-        for (uint32_t i = 0; i < 32; ++i) mask |= static_cast<uint32_t>(keys[i] == key) << i;
-
-        if (code == sync_code) {
-            // Executed by all its lanes at once, as soon as the last of them is there.
-            const auto first = static_cast<uint32_t>(__builtin_ctz(mask));
-            const uint64_t which = address_at(heads[first]);
-            if (!all_there(which, heads)) {
-                keys[first] = parked;
-                waiting |= 1u << first;
-                continue;
-            }
-            mask = static_cast<uint32_t>(which >> 32);
-            waiting &= ~mask;
-            for (uint32_t rest = mask; rest; rest &= rest - 1) {
-                auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
-                lanes[lane].passed = static_cast<uint32_t>(which);
-                ordering_->pass(warp, lane, mask, lanes[lane].passed);
-            }
-        }
-        if (code < read_code) {
-            last = &block_at(pc_of(key));
-            last_mask = mask;
-            ++last->executions;
-            last->lanes += static_cast<uint64_t>(__builtin_popcount(mask));
+    const uint64_t* next[32];
+    for (uint32_t i = 0; i < 32; ++i) next[i] = lanes[i].addresses.data();
+    for (const Node* at = follow(path.nodes()); at->key != no_key; at = follow(at + 1)) {
+        const Word key = at->key;
+        const uint32_t mask = at->lanes, code = code_of(key);
+        if (!mask) continue;  // the kernel ended before its lane was in it
+        if (is_access(key)) {
+            Group group;
+            group.bytes = bytes_of(code);
+            group.take(mask, next);
+            request(pc_of(key), kind_of(code), warp, group);
         } else if (code == fence_code) {
             for (uint32_t rest = mask; rest; rest &= rest - 1) {
                 lanes[__builtin_ctz(rest)].fenced = true;
             }
             has_fences_ = true;
         } else {
-            Group group;
-            group.bytes = bytes_of(code);
+            TraceBlock& block = block_at(pc_of(key));
+            ++block.executions;
+            block.lanes += static_cast<uint64_t>(__builtin_popcount(mask));
+            note_successors(block, mask, at);
+            if (code == block_code) continue;
+            ++warp_primitives_;
             for (uint32_t rest = mask; rest; rest &= rest - 1) {
                 auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
-                group.add(lane, address_at(heads[lane]));
-            }
-            request(pc_of(key), kind_of(code), warp, group);
-        }
-        const size_t length = is_short(key) ? 1 : longest_event;
-        for (uint32_t i = 0; i < 32; ++i) heads[i] += mask >> i & 1 ? length : 0;
-        if (!waiting) {
-            for (uint32_t i = 0; i < 32; ++i) keys[i] = *heads[i];
-        } else {
-            for (uint32_t rest = mask; rest; rest &= rest - 1) {
-                keys[__builtin_ctz(rest)] = *heads[__builtin_ctz(rest)];
+                lanes[lane].passed = warp_primitives_;
+                ordering_->pass(warp, lane, mask, warp_primitives_);
             }
         }
     }
     for (uint32_t i = 0; i < 32; ++i) {
         Lane& lane = lanes[i];
-        if (lane.begin) {
-            buffers_.give_back(
-                {lane.begin, static_cast<size_t>(lane.end - lane.begin) + longest_event + 1});
-        }
-        lane.begin = lane.next = lane.end = nullptr;
+        if (!lane.addresses.empty()) spare_addresses_.give_back(std::move(lane.addresses));
+        lane.addresses.clear();
+        lane.next = nullptr;
+        lane.at = 0;
         lane.cut = false;
     }
-    if (current_ >= 0 && static_cast<uint32_t>(current_) / 32 == warp) {
-        pen.next = pen.end = nullptr;
-    }
+    path.set_size(0);
+    spare_paths_.give_back(std::move(path));
+    path = Path();
+    load_pen();
     worker.uninterruptible = earlier;
 }
 
-// Whether all lanes of a warp primitive, which is known by its group and number, are at it.
-inline bool Tracer::all_there(uint64_t which, Word* const* heads) {
-    for (auto rest = static_cast<uint32_t>(which >> 32); rest; rest &= rest - 1) {
-        const Word* head = heads[__builtin_ctz(rest)];
-        if (*head == no_key || code_of(*head) != sync_code || address_at(head) != which)
-            return false;
+// Where the lanes that executed a block went from it: to the next of theirs that is a block.
+inline void Tracer::note_successors(TraceBlock& block, uint32_t mask, const Node* at) {
+    Word first = jump_key;
+    bool diverged = false;
+    for (uint32_t rest = mask; rest && !diverged;) {
+        at = follow(at + 1);
+        const bool is_end = at->key == no_key;
+        const uint32_t here = is_end ? rest : at->lanes & rest;
+        if (!here || (!is_end && code_of(at->key) >= read_code)) continue;
+        if (first == jump_key) first = at->key;
+        rest &= ~here;
+        // Lanes of two groups may go to one warp primitive.
+        diverged = at->key != first || (rest && code_of(at->key) == block_code);
     }
-    return true;
-}
-
-// Where the lanes that executed a block went from it.
-inline void Tracer::note_successors(TraceBlock& block, uint32_t mask, const Word* keys) {
-    const Word next = keys[__builtin_ctz(mask)];
-    uint32_t same = 0;
-    for (uint32_t i = 0; i < 32; ++i) same |= static_cast<uint32_t>(keys[i] == next) << i;
-    const bool diverged = (same & mask) != mask;
     block.divergent += diverged;
-    if (block.first_successor == no_key) block.first_successor = next;
-    if (diverged || block.first_successor != next) block.is_branch = 1;
+    if (block.first_successor == no_key) block.first_successor = first;
+    if (diverged || block.first_successor != first) block.is_branch = 1;
 }
 
 // After a block that ended early: what its threads did until then.

@@ -1,4 +1,4 @@
-// Merges what the lanes of a warp did into what the warp did, counts it, and judges it.
+// Puts what the lanes of a warp did together to what the warp did, counts it, and judges it.
 #pragma once
 
 #include <memory>
@@ -7,7 +7,7 @@
 
 #include "trace_bits.hpp"
 #include "trace_counts.hpp"
-#include "trace_events.hpp"
+#include "trace_path.hpp"
 #include "trace_races.hpp"
 #include "worker.hpp"
 
@@ -25,7 +25,7 @@ class Tracer {
     void release_barrier(Worker& worker);
     void release_warp(Worker& worker, uint32_t warp, uint32_t group);
     void flush_all();
-    Word* room();
+    void note(Word key, uint64_t address);
 
     void wait_in_warp(uint64_t pc) {
         if (on) lanes_[current_].warp_key = pen.key(pc, sync_code);
@@ -36,13 +36,16 @@ class Tracer {
 
   private:
     static constexpr int32_t none = -1, foreign = -2;
+    static constexpr uint32_t no_place = ~0u;
 
-    // Merging.
+    // Events.
     void flush(uint32_t warp);
-    static bool all_there(uint64_t which, Word* const* heads);
-    static void note_successors(TraceBlock& block, uint32_t mask, const Word* keys);
-    void append(int thread, Word key, uint64_t address);
+    static void note_successors(TraceBlock& block, uint32_t mask, const Node* at);
+    uint32_t place(uint32_t warp, uint32_t at, Word key);
+    uint32_t last_of(uint32_t warp, uint32_t group);
+    bool make_room(Lane& lane);
     void save_pen();
+    void load_pen();
     TraceBlock& block_at(uint32_t pc);
     void request(uint32_t pc, TraceKind kind, uint32_t warp, const Group& group);
     void split(uint32_t pc, TraceKind kind, uint32_t warp, const Group& group);
@@ -83,7 +86,9 @@ class Tracer {
     uint32_t warp_primitives_ = 0;
     std::unique_ptr<Lane[]> lanes_{new Lane[max_threads]};
     uint32_t stopped_[max_threads / 32] = {}, forever_[max_threads / 32] = {};
-    Buffers buffers_;
+    Path paths_[max_threads / 32];
+    Spare<Path> spare_paths_;
+    Spare<std::vector<uint64_t>> spare_addresses_;
     Worker* worker_ = nullptr;
 
     // Shadows: of each writeable array, and of shared memory.
@@ -110,5 +115,6 @@ class Tracer {
     TraceResult result_{};
 };
 
+#include "trace_notes.hpp"
 #include "trace_merge.hpp"
 #include "trace_judge.hpp"

@@ -102,7 +102,7 @@ def test_what_is_no_finding_is_raised():
 
 
 def test_a_segment_that_is_too_long_is_cut_and_says_so(monkeypatch):
-    monkeypatch.setattr(launch, "MOST_WORDS", 5000)
+    monkeypatch.setattr(launch, "MOST_EVENTS", 2000)
     y = np.full(1, np.nan, np.float32)
     recording = xray.record(
         SOURCE, (1,), (1,), (y, np.int32(100000)), kernel="counts_up", outputs=[y]
