@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from . import compiler as cxx
+from .assembly import drop_marks, keep_apart
 from .cache import cache_directory
 from .errors import CompileError, CompilerNotFound
+from .local_arrays import give_away
 from .scan import Found, followed, refuse_assembly, scan
 
 HERE = Path(__file__).resolve().parent
@@ -39,9 +40,8 @@ TRACING_FLAGS = (
     "--param=max-completely-peel-times=0",  # an access of the source stays one of the code
 )
 TRACING_LINK_FLAGS = ("-Wl,--wrap=memcpy", "-Wl,--wrap=memmove", "-Wl,--wrap=memset")
-TRACING_HOOK_FLAGS = ("-fvisibility=hidden", "-c")
+TRACING_HOOK_FLAGS = ("-fvisibility=hidden", "-foptimize-sibling-calls", "-c")
 TRACING_RUNTIME_FLAGS = ("-DEMULATOR_TRACED", "-fno-gnu-unique")
-SHARED_GAP = 256
 
 # Headers of CUDA that a kernel file may include though all they hold is there already.
 _EMPTY_HEADERS = (
@@ -132,6 +132,7 @@ def build_module(
     name_expressions: Sequence[str] = (),
     *,
     traced: bool = False,
+    local_arrays: bool = False,
 ) -> Path:
     """
     Return the shared library of a ``.cu`` file, built if need be.
@@ -148,6 +149,8 @@ def build_module(
         Instances of templates to make, such as ``"conv<float, 5>"``.
     traced : bool
         Whether it tells the tracing runtime of each access and basic block.
+    local_arrays : bool
+        Whether of those to all of a kernel's own arrays too, which takes longer.
 
     Returns
     -------
@@ -168,7 +171,7 @@ def build_module(
     options = [f"-D{name}={_text(value)}" for name, value in sorted(defines.items())]
     options += [f"-I{directory}" for directory in include_dirs]
     contents = [(str(file), file.read_bytes()) for file in user_files]
-    key = _key(compiler, contents, options, list(name_expressions), traced)
+    key = _key(compiler, contents, options, list(name_expressions), traced, local_arrays)
     target = cache_directory() / f"{path.stem}-{key[:32]}.so"
     if _intact(target):
         return target
@@ -194,15 +197,16 @@ def build_module(
                 f"{path.name}: there is no kernel in it (an instance of a template is asked for "
                 "by name_expressions)"
             )
-        with expanded.open("a") as file:
-            file.write(_registration(found, name_expressions, traced))
+        if local_arrays:
+            text = give_away(text, user_files)
+        expanded.write_text(text + _registration(found, name_expressions, traced))
         link = ["-shared", "-Wl,-Bsymbolic", "-Wl,-z,now", "-o", str(built)]
         compiled = [*flags, "-x", "c++-cpp-output", str(expanded)]
         if traced:
             # In two steps: the linker must not add the sanitizer's own runtime.
             assembly = directory / "traced.s"
             cxx.run(compiler, [*compiled, "-S", "-o", str(assembly)], user_files)
-            assembly.write_text(_keep_apart(assembly.read_text()))
+            assembly.write_text(drop_marks(keep_apart(assembly.read_text())))
             compiled = ["-fPIC", str(assembly), str(_build_hooks()), *TRACING_LINK_FLAGS]
         cxx.run(compiler, [*compiled, *link], user_files)
 
@@ -211,18 +215,6 @@ def build_module(
 
 def _text(value: object) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
-
-
-def _keep_apart(assembly: str) -> str:
-    """Put a gap behind each shared array, so that what runs over its end is seen."""
-    lines, is_shared = [], False
-    for line in assembly.splitlines():
-        lines.append(line)
-        if re.match(r"\s*\.(section|text|data|bss)\b", line):
-            is_shared = ".tbss" in line
-        elif is_shared and re.match(r"\s*\.zero\b", line):
-            lines.append(f"\t.zero\t{SHARED_GAP}")
-    return "\n".join(lines) + "\n"
 
 
 def _registration(found: Found, name_expressions: Sequence[str], traced: bool) -> str:

@@ -160,6 +160,7 @@ class Build:
     include_dirs: tuple[Path, ...] = ()
     name_expressions: tuple[str, ...] = ()
     traced: bool = False
+    local_arrays: bool = False
 
     def run(self) -> Path:
         """Compile it, or take it from the cache; return the library."""
@@ -169,6 +170,7 @@ class Build:
             self.include_dirs,
             self.name_expressions,
             traced=self.traced,
+            local_arrays=self.local_arrays,
         )
 
 
@@ -233,6 +235,7 @@ def load(
     name_expressions: Sequence[str] = (),
     *,
     traced: bool = False,
+    local_arrays: bool = False,
 ) -> Module:
     """
     Compile a ``.cu`` file for the CPU, or take it from the cache, and load it.
@@ -249,6 +252,8 @@ def load(
         Instances of kernel templates: ``"conv<float, 5>"``.
     traced : bool
         Whether it is for the tracing runtime, which `kernels.xray` reads.
+    local_arrays : bool
+        Whether that is told of all accesses to a kernel's own arrays, too.
 
     Returns
     -------
@@ -273,6 +278,7 @@ def load(
             tuple(directories),
             tuple(name_expressions),
             traced,
+            local_arrays,
         )
         built = settled.run()
         module = _modules.get((str(source), built))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +121,16 @@ def _run(args: argparse.Namespace) -> int:
         if isinstance(asked, str):
             print(asked)
             return 0
-        with _busy(args.name):
-            xray = own_file.record(asked)
+        record = partial(own_file.record, asked)
     else:
         row, direction = _row(args.name, args.direction or "forward")
         text = args.shape or DEFAULT_SHAPES[row.operation]
         shape = shape_text.parse(text, row.operation)
         if shape.n == 0:
             raise XrayError(f"shape {text!r}: N is 0; an empty batch launches nothing")
-        with _busy(args.name):
-            xray = launches.of_row(row, direction, shape, text)
+        record = partial(launches.of_row, row, direction, shape, text)
+    with _busy(args.name):
+        xray = record()
     if measured and len(xray.recordings) != 1:
         raise XrayError(f"--measured is for one launch; there are {len(xray.recordings)}")
     focus = _focus(args.line, xray) if args.line else None
@@ -139,6 +141,13 @@ def _run(args: argparse.Namespace) -> int:
             if focus and not args.html
             else [_report(one, xray, gpu, measured, include_dirs) for one in xray.recordings]
         )
+    if any(isinstance(report, Report) and report.has_local_memory for report in reports):
+        # What goes there is counted in a run of its own: it is slow, and most kernels have none.
+        # Where the compiler does not take what makes it visible, it stays unknown.
+        with _busy(f"{args.name}: local memory"), contextlib.suppress(emulator.CompileError):
+            xray = record(local_arrays=True)
+        with _busy(gpu.name):
+            reports = [_report(one, xray, gpu, measured, include_dirs) for one in xray.recordings]
     if args.json:
         print(json.dumps(to_dict(xray, reports), indent=2))
     else:

@@ -46,6 +46,7 @@ def trace(
     shared_mem: int,
     memory: Memory,
     most_blocks: int = MOST_BLOCKS,
+    local_arrays: bool = False,
 ) -> Recording:
     """
     Run one launch traced, and record it.
@@ -64,6 +65,8 @@ def trace(
         Of this launch and those that go before it.
     most_blocks : int
         Of a larger grid a sample of this many blocks is traced; the others only run.
+    local_arrays : bool
+        Whether accesses to all of the kernel's own arrays are recorded.
 
     Raises
     ------
@@ -77,6 +80,7 @@ def trace(
         build.include_dirs,
         build.name_expressions,
         traced=True,
+        local_arrays=local_arrays,
     ).get_function(function.name)
     traced.max_dynamic_shared_size_bytes = function.max_dynamic_shared_size_bytes
     files = followed(build.path, build.include_dirs)

@@ -79,7 +79,14 @@ class Xray:
         return [finding for recording in self.recordings for finding in recording.findings]
 
 
-def of_row(row: table.Row, direction: str, shape: Shape, text: str, seed: int = 0) -> Xray:
+def of_row(
+    row: table.Row,
+    direction: str,
+    shape: Shape,
+    text: str,
+    seed: int = 0,
+    local_arrays: bool = False,
+) -> Xray:
     """Record every launch of one pass of a row, on random tensors.
 
     Parameters
@@ -94,6 +101,8 @@ def of_row(row: table.Row, direction: str, shape: Shape, text: str, seed: int = 
         The shape as it was written, for the title.
     seed
         Of the tensors.
+    local_arrays
+        As for `recording`.
 
     Raises
     ------
@@ -101,7 +110,9 @@ def of_row(row: table.Row, direction: str, shape: Shape, text: str, seed: int = 
         What the compiler or the launch itself refuses.
     """
     with _products() as order, np.errstate(all="ignore"):
-        launched = iter(xray.record_pass(row, direction, shape, seed=seed))
+        launched = iter(
+            xray.record_pass(row, direction, shape, seed=seed, local_arrays=local_arrays)
+        )
     steps = [step if isinstance(step, Product) else next(launched) for step in order]
     title = f"{row.operation} {row.name} {direction}, {text}"
     return Xray(title, (*steps, *launched), _declared(row.operation, direction, shape))
@@ -114,6 +125,7 @@ def of_function(
     arguments: Arguments,
     shared_bytes: int,
     title: str,
+    local_arrays: bool = False,
 ) -> Xray:
     """Record one launch of a kernel of the user's own.
 
@@ -129,6 +141,8 @@ def of_function(
         Dynamic shared memory.
     title
         For a person.
+    local_arrays
+        As for `recording`.
 
     Raises
     ------
@@ -136,7 +150,7 @@ def of_function(
         What the launch itself refuses.
     """
     outputs, inputs = arguments.outputs, arguments.inputs
-    with xray.recording(outputs=outputs, inputs=inputs) as recordings:
+    with xray.recording(outputs=outputs, inputs=inputs, local_arrays=local_arrays) as recordings:
         function(tuple(grid), tuple(block), arguments.values, shared_mem=shared_bytes)
     return Xray(title, tuple(recordings))
 

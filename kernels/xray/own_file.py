@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import re
 import shlex
 from dataclasses import dataclass
@@ -70,15 +71,20 @@ def read(args: argparse.Namespace) -> Launch | str:
     return Launch(path.resolve(), function, grid, block, int(shared), given, title)
 
 
-def record(launch: Launch) -> launches.Xray:
-    """Record a launch; raise emulator.EmulatorError for what ends it early."""
+def record(launch: Launch, local_arrays: bool = False) -> launches.Xray:
+    """Record a launch; raise emulator.EmulatorError for what ends it early.
+
+    With `local_arrays` accesses to all of the kernel's own arrays are recorded, too.
+    """
+    given = copy.deepcopy(launch.arguments)  # the kernel writes to them
     xray = launches.of_function(
         launch.function,
         launch.grid,
         launch.block,
-        launch.arguments,
+        given,
         launch.shared_bytes,
         launch.title,
+        local_arrays,
     )
     compiled = launch.function.module.path
     return launches.renamed(xray, str(compiled), str(launch.path))

@@ -19,6 +19,7 @@ def record_pass(
     dtype: str = "float32",
     seed: int = 0,
     most_blocks: int = MOST_BLOCKS,
+    local_arrays: bool = False,
 ) -> list[Recording]:
     """
     Record every launch of one pass on the emulator.
@@ -35,7 +36,7 @@ def record_pass(
         Of the arrays.
     seed : int
         Of the random inputs.
-    most_blocks : int
+    most_blocks, local_arrays
         As for `recording`.
 
     Returns
@@ -59,6 +60,8 @@ def record_pass(
         for dims, kind in compare.outputs(row.operation, direction, shape)
     ]
     given = [array for array in inputs if array is not None]
-    with recording(outputs=outputs, inputs=given, most_blocks=most_blocks) as recordings:
+    with recording(
+        outputs=outputs, inputs=given, most_blocks=most_blocks, local_arrays=local_arrays
+    ) as recordings:
         operations.run(row, direction, (*inputs, *outputs), shape)
     return recordings

@@ -128,8 +128,9 @@ class Access:
         Different bytes of the array among them; of shared memory, the sum over the blocks.
         0 in local memory.
     sectors, ideal_sectors
-        Global memory: 32-byte sectors touched, summed over the requests, and the least that each
-        request's different bytes fit in. 0 elsewhere.
+        Global and local memory: 32-byte sectors touched, summed over the requests, and the least
+        that each request's different bytes fit in. A word of local memory lies beside those that
+        the other lanes have at that place. 0 in shared memory.
     wavefronts, ideal_wavefronts
         Shared memory: passes over the banks, summed over the requests, and the least that each
         request's different bytes need (128 a pass). 0 elsewhere.
@@ -257,6 +258,9 @@ class Recording:
         The recording took; says nothing of a GPU.
     races_unseen
         Names of arrays too large to remember who touched which word: no race in them is found.
+    local_arrays
+        Whether accesses to all of the kernel's own arrays are in it, and not only to those whose
+        address is taken. What of them is memory on a GPU, `local_memory` says.
     """
 
     kernel: str
@@ -278,6 +282,7 @@ class Recording:
     cut: int
     seconds: float
     races_unseen: tuple[str, ...] = ()
+    local_arrays: bool = False
 
     @property
     def sampled(self) -> float:

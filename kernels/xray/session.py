@@ -28,6 +28,7 @@ def recording(
     outputs: Iterable[np.ndarray] = (),
     inputs: Iterable[np.ndarray] | None = None,
     most_blocks: int = MOST_BLOCKS,
+    local_arrays: bool = False,
 ) -> Iterator[list[Recording]]:
     """
     Record every launch on the emulator inside a ``with`` block, also those of the lab's rows.
@@ -45,6 +46,10 @@ def recording(
         (a workspace) holds nothing before it is written.
     most_blocks : int
         Of a grid with more blocks, a sample of this many is traced; the others only run.
+    local_arrays : bool
+        Whether accesses to all of a kernel's own arrays are recorded, and not only to those whose
+        address is taken. Most of them are kept in registers on a GPU: `static.report` says which
+        are not.
 
     Yields
     ------
@@ -68,7 +73,9 @@ def recording(
         function: Function, grid: Index3, block: Index3, args: Sequence[Any], shared_mem: int
     ) -> None:
         launches.append((function, args))
-        recordings.append(trace(function, grid, block, args, shared_mem, memory, most_blocks))
+        recordings.append(
+            trace(function, grid, block, args, shared_mem, memory, most_blocks, local_arrays)
+        )
 
     token = options.interceptor.set(record_one)
     try:
@@ -138,6 +145,7 @@ def record(
     include_dirs: Sequence[str | os.PathLike[str]] = (),
     outputs: Iterable[np.ndarray] = (),
     most_blocks: int = MOST_BLOCKS,
+    local_arrays: bool = False,
 ) -> Recording:
     """
     Record one launch of a kernel.
@@ -157,7 +165,7 @@ def record(
         Bytes of dynamic shared memory.
     defines, include_dirs
         As for `kernels.emulator.load`.
-    outputs, most_blocks
+    outputs, most_blocks, local_arrays
         As for `recording`.
 
     Returns
@@ -185,6 +193,8 @@ def record(
     # More than 48 KiB is asked for on a GPU by an attribute; here it is enough to ask.
     if shared_mem > function.max_dynamic_shared_size_bytes:
         function.max_dynamic_shared_size_bytes = shared_mem
-    with recording(outputs=outputs, most_blocks=most_blocks) as recordings:
+    with recording(
+        outputs=outputs, most_blocks=most_blocks, local_arrays=local_arrays
+    ) as recordings:
         function(tuple(grid), tuple(block), tuple(args), shared_mem=shared_mem)
     return recordings[0]

@@ -84,7 +84,10 @@ def _print_launch(console: Console, recording: Recording, report: Report | str) 
     for line in totals(recording):
         _print(console, Text(line))
     if isinstance(report, str):
-        _print(console, Text(f"static side: {report}", style="dim"))
+        _print(
+            console,
+            Text(f"static side: {report}; traffic with local memory is not known", style="dim"),
+        )
     else:
         static_view.render(console, report)
 

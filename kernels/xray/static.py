@@ -13,6 +13,7 @@ from kernels.source import KernelCompileError, nvrtc_code
 from kernels.xray.bound import Bound, bound
 from kernels.xray.disassembly import DisassemblerMissingError, disassemble
 from kernels.xray.gpus import Gpu
+from kernels.xray.local_memory import LocalMemory, local_memory
 from kernels.xray.occupancy import Occupancy, occupancy
 from kernels.xray.record import Recording
 from kernels.xray.sass import Function
@@ -57,6 +58,9 @@ class Report:
         Of the launch's blocks.
     bound
         The least time; None where there is no recording.
+    local
+        Traffic with local memory; None where it is not known, for want of a recording with
+        `local_arrays` or of the machine code.
     measured
         Seconds that the launch took on such a GPU, where somebody measured it.
     """
@@ -65,7 +69,14 @@ class Report:
     kernel: Kernel
     occupancy: Occupancy
     bound: Bound | None
+    local: LocalMemory | None = None
     measured: float | None = None
+
+    @property
+    def has_local_memory(self) -> bool:
+        """Whether the compiler put anything into local memory: an array, a spill."""
+        usage, code = self.kernel.usage, self.kernel.code
+        return usage.stack_bytes > 0 or (code is not None and code.mix.local > 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -81,6 +92,7 @@ class Report:
             "sass": code.to_dict() if code else None,
             "sass_missing": self.kernel.why_no_code,
             "bound": self.bound.to_dict() if self.bound else None,
+            "local_memory": self.local.to_dict() if self.local else None,
             "measured_seconds": self.measured,
         }
 
@@ -156,7 +168,10 @@ def report(
     )
     per_flop = kernel.code.instructions_per_flop if kernel.code else None
     least = bound(recording, gpu, per_flop) if recording else None
-    return Report(gpu, kernel, fits, least, measured)
+    local = None
+    if recording and recording.local_arrays and kernel.code:
+        local = local_memory(recording, kernel.code, kernel.usage)
+    return Report(gpu, kernel, fits, least, local, measured)
 
 
 def compiled(

@@ -8,6 +8,7 @@ from kernels import page
 from kernels.xray.sass import Mix
 from kernels.xray.static import Report
 from kernels.xray.static_view import TERMS, UNITS
+from kernels.xray.wording import local_memory
 
 SI = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -26,6 +27,7 @@ def facts(report: Report) -> str:
             f"multiprocessor, limited by {' and '.join(fits.binds)}",
         ),
     ]
+    rows += [("" if at else "local memory", said) for at, said in enumerate(local_memory(report))]
     if code is None:
         rows.append(("machine code", report.kernel.why_no_code or "none"))
     else:

@@ -13,6 +13,7 @@ from rich.text import Text
 from kernels.xray.bound import Bound, Term
 from kernels.xray.sass import Function, LoopMix, Mix
 from kernels.xray.static import Report
+from kernels.xray.wording import local_memory
 
 TERMS = {
     "fp32": "FP32 arithmetic",
@@ -55,7 +56,8 @@ def render(console: Console, report: Report) -> None:
     )
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     code = _code(kernel.code) if kernel.code else [("machine code", kernel.why_no_code or "")]
-    for fact in [*_resources(report), *code]:
+    local = [("" if at else "local memory", said) for at, said in enumerate(local_memory(report))]
+    for fact in [*_resources(report), *local, *code]:
         facts.add_row(*map(escape, fact))
     console.print(facts)
     if report.bound:

@@ -117,6 +117,7 @@ class Translation:
                 for region, argument in self.regions
                 if not region.is_const and not region.has_cells
             ),
+            local_arrays=build.local_arrays,
         )
 
     def _accesses(self, seen: Sequence[binding.Access]) -> tuple[Access, ...]:

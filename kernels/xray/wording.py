@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from kernels.xray.launches import Xray
 from kernels.xray.line_totals import LineTotal, label
 from kernels.xray.record import Access, Branch, Finding, Recording
+from kernels.xray.static import Report
 
 
 def where(finding: Finding) -> str:
@@ -38,7 +40,7 @@ def totals(recording: Recording) -> list[str]:
         f"{counted(recording.warps, 'warp')}; shared memory a block: "
         f"{recording.static_shared_bytes:,} B static, {recording.dynamic_shared_bytes:,} B dynamic"
     ]
-    for space, unit in (("global", "sectors"), ("shared", "wavefronts"), ("local", "")):
+    for space, unit in (("global", "sectors"), ("shared", "wavefronts")):
         found = [access for access in recording.accesses if access.space == space]
         if found:
             lines.append(f"{space:10} {_space_total(found, unit)}")
@@ -61,6 +63,40 @@ def totals(recording: Recording) -> list[str]:
         )
     lines.append(f"FLOPs      {recording.flops:,} counted")
     return lines
+
+
+def local_memory(report: Report) -> list[str]:
+    """Return a launch's traffic with local memory: in total, by line, and what is not counted."""
+    if not report.has_local_memory:
+        return ["none: arrays and values are all in registers"]
+    stack = f"{report.kernel.usage.stack_bytes:,} B a thread"
+    if report.local is None:
+        return [f"{stack}; what is moved to and from it is not known"]
+    found = []
+    if report.local.lines:
+        found.append(f"{stack}; {_moved(**report.local.totals)}, of arrays")
+    for one in report.local.lines:
+        traffic = dataclasses.asdict(one)
+        where = place(traffic.pop("file"), traffic.pop("line"))
+        found.append(f"{where} {traffic.pop('operation')}s: {_moved(**traffic)}")
+    if report.local.uncounted:
+        found.append(
+            ("" if found else f"{stack}; ")
+            + "spills, in the machine code; how often they are executed is not known:"
+        )
+    found += [
+        f"{place(one.file, one.line)} {counted(one.loads, 'load')}, {counted(one.stores, 'store')}"
+        for one in report.local.uncounted
+    ]
+    return found
+
+
+def _moved(requests: int, bytes: int, sectors: int, ideal_sectors: int) -> str:
+    each = sectors / requests
+    return (
+        f"{counted(requests, 'request')}, {figure(bytes)}B; {sectors:,} sectors, {each:.3g} a "
+        f"request; least {ideal_sectors:,}"
+    )
 
 
 def traced(recording: Recording) -> str | None:
@@ -144,12 +180,10 @@ def figure(value: float) -> str:
 
 def _space_total(found: Sequence[Access], unit: str) -> str:
     requests = sum(access.requests for access in found)
-    text = f"{counted(requests, 'request')}, {figure(sum(a.bytes for a in found))}B asked for"
-    if unit:
-        count = sum(getattr(access, unit) for access in found)
-        least = sum(getattr(access, f"ideal_{unit}") for access in found)
-        share = least / count if count else 1.0
-        text += (
-            f"; {count:,} {unit}, {count / requests:.3g} a request; least {least:,} ({share:.0%})"
-        )
-    return text
+    count = sum(getattr(access, unit) for access in found)
+    least = sum(getattr(access, f"ideal_{unit}") for access in found)
+    share = least / count if count else 1.0
+    return (
+        f"{counted(requests, 'request')}, {figure(sum(a.bytes for a in found))}B asked for; "
+        f"{count:,} {unit}, {count / requests:.3g} a request; least {least:,} ({share:.0%})"
+    )

@@ -111,7 +111,11 @@ def _launch(
     totals = [(name, text) for name, _, text in map(_parted, wording.totals(recording))]
     parts += [source, "<h3>Totals</h3>", page.table(("", ""), totals)]
     if isinstance(report, str):
-        parts.append(page.paragraph(f"Static side: {report}", "note"))
+        parts.append(
+            page.paragraph(
+                f"Static side: {report}; traffic with local memory is not known.", "note"
+            )
+        )
     else:
         parts += [f"<h3>On {escape(report.gpu.name)}</h3>", facts(report), bound(report)]
     return "".join(parts), details

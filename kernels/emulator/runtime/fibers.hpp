@@ -12,6 +12,7 @@ constexpr int max_threads = 1024;  // CUDA's limit a block
 struct Fiber {
     Context context;
     char* stack = nullptr;
+    char* top = nullptr;  // where its first frame begins
 };
 
 class FiberPool {
@@ -76,6 +77,7 @@ class FiberPool {
     void prepare(int fiber) {
         // Tops at one offset in their pages would fight for the same few sets of the cache.
         size_t colour = static_cast<size_t>(fiber % 29) * 576;
+        fibers_[fiber].top = fibers_[fiber].stack + stack_bytes - colour;
         prepare_context(fibers_[fiber].context, fibers_[fiber].stack, stack_bytes - colour, entry_);
     }
 

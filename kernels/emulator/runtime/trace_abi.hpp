@@ -26,7 +26,7 @@ struct TraceRequest {
     const TraceShared* shared;
     const uint64_t* blocks;  // those to trace, ascending; null for all
     uint64_t array_count, shared_count, block_count;
-    uint64_t most_events;  // of a warp, and of each thread, between two barriers; the rest is cut off
+    uint64_t most_events;  // of a warp between two barriers; the rest is cut off
 };
 
 enum class TraceKind : uint8_t { read, write, atomic };

@@ -9,77 +9,113 @@ struct Group {
     uint32_t mask = 0, count = 0, bytes = 0;
     uint64_t low = 0, high = 0;  // first byte, and behind the last
     uint64_t bits = 0;           // of all addresses or-ed: shows misaligned ones
-    uint64_t address[32];        // packed: those of the active lanes, in their order
+    // Packed: those of the active lanes, in their order.
+    alignas(64) uint64_t address[32] = {};
     uint8_t lane[32];
 
     void add(uint32_t which, uint64_t where) {
-        low = count && low < where ? low : where;
-        high = count && high > where + bytes ? high : where + bytes;
         mask |= 1u << which;
-        bits |= where;
         lane[count] = static_cast<uint8_t>(which);
         address[count++] = where;
     }
-
-    // Adds the next address of each of these lanes.
-    void take(uint32_t lanes, const uint64_t** next) {
-        if (lanes != ~0u) {
-            for (uint32_t rest = lanes; rest; rest &= rest - 1) {
-                auto which = static_cast<uint32_t>(__builtin_ctz(rest));
-                add(which, *next[which]++);
-            }
-            return;
-        }
-        // The usual case: plain loops, of which the compiler makes vectors.
-        for (uint32_t i = 0; i < 32; ++i) {
-            lane[i] = static_cast<uint8_t>(i);
-            address[i] = *next[i]++;
-        }
+    // When all are there.
+    void set_range() {
         low = high = bits = address[0];
-        for (uint32_t i = 1; i < 32; ++i) {
+        for (uint32_t i = 1; i < count; ++i) {
             low = std::min(low, address[i]);
             high = std::max(high, address[i]);
             bits |= address[i];
         }
         high += bytes;
-        mask = lanes;
-        count = 32;
     }
 };
 
-// The addresses in rising order, each once.
-struct Distinct {
-    uint32_t count = 0;
-    uint64_t address[32];
+// The addresses of a warp's lanes, of each in the order of its accesses.
+class Streams {
+  public:
+    void set(uint32_t lane, const uint64_t* addresses) { next_[lane] = addresses; }
 
-    explicit Distinct(const Group& group) {
-        bool rising = true;
-        for (uint32_t i = 1; i < group.count; ++i)
-            rising &= group.address[i] >= group.address[i - 1];
-        uint64_t sorted[32];
-        const uint64_t* from = group.address;
-        if (!rising) {
-            std::copy(group.address, group.address + group.count, sorted);
-            std::sort(sorted, sorted + group.count);
-            from = sorted;
+    // Gives a group the next address of each of these lanes.
+    void give(Group& group, uint32_t lanes) {
+        if (lanes != ~0u) {
+            uint32_t count = 0;
+            for (uint32_t rest = lanes; rest; rest &= rest - 1, ++count) {
+                const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
+                group.lane[count] = static_cast<uint8_t>(lane);
+                group.address[count] = *(next_[lane]++ + together_);
+            }
+            group.count = count;
+        } else {
+            for (uint32_t lane = 0; lane < 32; ++lane) {
+                group.lane[lane] = static_cast<uint8_t>(lane);
+                group.address[lane] = next_[lane][together_];
+            }
+            ++together_;
+            group.count = 32;
         }
-        address[count++] = from[0];
-        for (uint32_t i = 1; i < group.count; ++i) {
-            address[count] = from[i];
-            count += from[i] != from[i - 1];
+        group.mask = lanes;
+        group.set_range();
+    }
+
+  private:
+    alignas(64) const uint64_t* next_[32];
+    size_t together_ = 0;  // how often all lanes went on at once
+};
+
+// The addresses in rising order, and which of them are not what the one before is.
+class Distinct {
+  public:
+    explicit Distinct(const Group& group) : bytes_(group.bytes), count_(group.count) {
+        // Loops over all 32, active or not: the compiler makes vectors of them.
+        const uint32_t active = static_cast<uint32_t>((uint64_t{1} << count_) - 1);
+        uint32_t falls = 0, differs = 0, apart = 0;
+        for (uint32_t i = 0; i < 32; ++i) address_[i] = group.address[i];
+        for (uint32_t i = 1; i < 32; ++i) {
+            falls |= static_cast<uint32_t>(address_[i] < address_[i - 1]) << i;
+        }
+        if (falls & active) std::sort(address_, address_ + count_);
+        for (uint32_t i = 1; i < 32; ++i) {
+            const uint64_t step = address_[i] - address_[i - 1];
+            differs |= static_cast<uint32_t>(step != 0) << i;
+            apart |= static_cast<uint32_t>(step != 0 && step != bytes_) << i;
+        }
+        differs_ = (differs & active) | 1;
+        apart_ = (apart & active) | 1;
+    }
+    Distinct(const Distinct&) = delete;
+
+    uint32_t count() const { return static_cast<uint32_t>(__builtin_popcount(differs_)); }
+
+    // Calls `each(address)` for each once.
+    template <class F>
+    void for_each(F each) const {
+        for (uint32_t rest = differs_; rest; rest &= rest - 1) each(address_[__builtin_ctz(rest)]);
+    }
+    // Calls `each(first byte, behind the last)` for each piece of memory without a gap.
+    template <class F>
+    void for_each_piece(F each) const {
+        for (uint32_t rest = apart_; rest;) {
+            const uint64_t first = address_[__builtin_ctz(rest)];
+            rest &= rest - 1;
+            const uint32_t end = rest ? static_cast<uint32_t>(__builtin_ctz(rest)) : count_;
+            each(first, address_[end - 1] + bytes_);
         }
     }
+
+  private:
+    uint32_t bytes_, count_, differs_, apart_;
+    alignas(64) uint64_t address_[32];
 };
 
 // The 32-byte sectors of global memory that the request touches.
-inline uint64_t sectors_of(const Distinct& distinct, uint32_t bytes) {
+inline uint64_t sectors_of(const Distinct& distinct) {
     uint64_t sectors = 0, last = ~uint64_t{0};
-    for (uint32_t i = 0; i < distinct.count; ++i) {
-        uint64_t first = distinct.address[i] / 32, end = (distinct.address[i] + bytes - 1) / 32;
+    distinct.for_each_piece([&](uint64_t begin, uint64_t end) {
+        const uint64_t first = begin / 32;
         if (first != last) ++sectors;
-        sectors += end - first;
-        last = end;
-    }
+        last = (end - 1) / 32;
+        sectors += last - first;
+    });
     return sectors;
 }
 
@@ -96,10 +132,10 @@ inline uint64_t wavefronts_of(const Group& group, const Distinct& distinct) {
     uint64_t words[32];
     if (group.bytes <= 4) {
         uint32_t count = 0;
-        for (uint32_t i = 0; i < distinct.count; ++i) {
-            uint64_t word = distinct.address[i] / 4;
+        distinct.for_each([&](uint64_t address) {
+            const uint64_t word = address / 4;
             if (!count || words[count - 1] != word) words[count++] = word;
-        }
+        });
         return passes(words, count);
     }
     const uint32_t a_lane = group.bytes / 4, together = 32 / a_lane;

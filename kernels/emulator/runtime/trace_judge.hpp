@@ -115,6 +115,7 @@ inline void Tracer::split(uint32_t pc, TraceKind kind, uint32_t warp, const Grou
             }
         }
         rest = later;
+        part.set_range();
         if (place.inside) {
             execute(
                 access_at(pc, kind, group.bytes, place.space, place.array, place.begin, place.end),
@@ -128,16 +129,36 @@ inline void Tracer::split(uint32_t pc, TraceKind kind, uint32_t warp, const Grou
     }
 }
 
+// Of local memory a GPU keeps the words of 32 lanes that are at one place side by side: a sector
+// holds a word of 8 lanes.
+inline uint64_t Tracer::local_sectors(uint32_t warp, const Group& group) const {
+    uint64_t sectors[32 * 5];  // 16 bytes that are not aligned are in 5 words
+    size_t count = 0;
+    for (uint32_t i = 0; i < group.count; ++i) {
+        const auto top = reinterpret_cast<uint64_t>(lanes_[warp * 32 + group.lane[i]].top);
+        const uint64_t first = group.address[i] - top + (uint64_t{1} << 32);  // it is below the top
+        for (uint64_t word = first / 4; word <= (first + group.bytes - 1) / 4; ++word) {
+            sectors[count++] = word * 4 + group.lane[i] / 8;
+        }
+    }
+    std::sort(sectors, sectors + count);
+    return static_cast<uint64_t>(std::unique(sectors, sectors + count) - sectors);
+}
+
 inline void Tracer::execute(TraceAccess& access, uint32_t warp, const Group& group) {
     if (access.space == TraceSpace::ignored) return;
     ++access.requests;
     access.lanes += group.count;
-    if (access.space == TraceSpace::local) return;
+    if (access.space == TraceSpace::local) {
+        access.sectors += local_sectors(warp, group);
+        access.ideal_sectors += (uint64_t{group.count} * group.bytes + 31) / 32;
+        return;
+    }
     const Distinct distinct(group);
-    const uint64_t bytes = uint64_t{distinct.count} * group.bytes;
+    const uint64_t bytes = uint64_t{distinct.count()} * group.bytes;
     uint64_t cost;
     if (access.space == TraceSpace::global) {
-        cost = sectors_of(distinct, group.bytes);
+        cost = sectors_of(distinct);
         access.sectors += cost;
         access.ideal_sectors += (bytes + 31) / 32;
     } else {
@@ -145,7 +166,7 @@ inline void Tracer::execute(TraceAccess& access, uint32_t warp, const Group& gro
         access.wavefronts += cost;
         access.ideal_wavefronts += (bytes + 127) / 128;
     }
-    if (access.operation == TraceKind::atomic) access.conflicts += group.count - distinct.count;
+    if (access.operation == TraceKind::atomic) access.conflicts += group.count - distinct.count();
     if (cost > access.example_cost) {
         access.example_cost = cost;
         access.example_block = block_;
@@ -155,13 +176,8 @@ inline void Tracer::execute(TraceAccess& access, uint32_t warp, const Group& gro
     }
     uint64_t* touched = touched_[static_cast<size_t>(&access - accesses_.data())].data();
     const uint64_t base = access.begin & ~uint64_t{63};
-    if (group.high - group.low == bytes) {
-        set_bits(touched, group.low - base, group.high - base);
-    } else {
-        for (uint32_t i = 0; i < distinct.count; ++i) {
-            set_bits(touched, distinct.address[i] - base, distinct.address[i] - base + group.bytes);
-        }
-    }
+    distinct.for_each_piece(
+        [&](uint64_t begin, uint64_t end) { set_bits(touched, begin - base, end - base); });
     judge(access, warp, group);
 }
 

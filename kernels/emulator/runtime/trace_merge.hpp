@@ -115,8 +115,8 @@ inline void Tracer::flush(uint32_t warp) {
     worker.uninterruptible = 1;
     save_pen();
     Lane* lanes = &lanes_[warp * 32];
-    const uint64_t* next[32];
-    for (uint32_t i = 0; i < 32; ++i) next[i] = lanes[i].addresses.data();
+    Streams streams;
+    for (uint32_t i = 0; i < 32; ++i) streams.set(i, lanes[i].addresses.data());
     for (const Node* at = follow(path.nodes()); at->key != no_key; at = follow(at + 1)) {
         const Word key = at->key;
         const uint32_t mask = at->lanes, code = code_of(key);
@@ -124,7 +124,7 @@ inline void Tracer::flush(uint32_t warp) {
         if (is_access(key)) {
             Group group;
             group.bytes = bytes_of(code);
-            group.take(mask, next);
+            streams.give(group, mask);
             request(pc_of(key), kind_of(code), warp, group);
         } else if (code == fence_code) {
             for (uint32_t rest = mask; rest; rest &= rest - 1) {

@@ -43,7 +43,9 @@ inline void Tracer::switch_to(Worker&, int thread) {
 inline void Tracer::begin_thread(Worker& worker, int thread) {
     if (!on) return;
     pen.set_calls(0);
-    lanes_[thread].stack = worker.fibers[worker.threads[thread].fiber].stack;
+    const Fiber& fiber = worker.fibers[worker.threads[thread].fiber];
+    lanes_[thread].stack = fiber.stack;
+    lanes_[thread].top = fiber.top;
 }
 
 inline void Tracer::stop(Worker& worker, int thread, bool forever) {
@@ -106,7 +108,8 @@ inline uint32_t Tracer::place(uint32_t warp, uint32_t at, Word key) {
     uint32_t moved = no_place;
     at = path.insert(at, key, moved);
     if (moved != no_place) {
-        for (uint32_t i = 0; i < 32; ++i) lanes_[warp * 32 + i].at += lanes_[warp * 32 + i].at == moved;
+        Lane* lanes = &lanes_[warp * 32];
+        for (uint32_t i = 0; i < 32; ++i) lanes[i].at += lanes[i].at == moved;
     }
     return at;
 }

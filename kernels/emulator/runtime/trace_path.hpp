@@ -25,7 +25,7 @@ class Path {
         size_ = 1;
     }
     // Puts an event before the one at `at`, which is no jump, and returns its index. If that one is
-    // the last of those put in, it makes room; so does the jump behind it: `moved` is its old index.
+    // the last of those put in, it makes room; so does the jump behind it, which was at `moved`.
     uint32_t insert(uint32_t at, Word key, uint32_t& moved) {
         grow();
         const Node behind = nodes_[at];
@@ -65,7 +65,7 @@ struct Lane {
     Word warp_key = 0;    // of the warp primitive it waits in
     uint32_t passed = 0;  // number of the last warp primitive it went through
     bool cut = false, fenced = false;
-    const char* stack = nullptr;
+    const char *stack = nullptr, *top = nullptr;
 };
 
 // What is not in use; the last given back is the first taken, for it is in the cache.

@@ -50,6 +50,7 @@ class Tracer {
     void request(uint32_t pc, TraceKind kind, uint32_t warp, const Group& group);
     void split(uint32_t pc, TraceKind kind, uint32_t warp, const Group& group);
     void execute(TraceAccess& access, uint32_t warp, const Group& group);
+    uint64_t local_sectors(uint32_t warp, const Group& group) const;
     void judge(TraceAccess& access, uint32_t warp, const Group& group);
     TraceAccess& access_at(uint32_t pc, TraceKind kind, uint32_t bytes, TraceSpace space,
                            int32_t array, uint64_t begin, uint64_t end);
