@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,9 +35,7 @@ def declaration(kernel: str, files: Sequence[Path]) -> tuple[Path, int, list[str
     """
     name = kernel.split("<")[0].split("::")[-1].strip()
     for file in files:
-        text = file.read_text(errors="replace")
-        # White space in place of comments keeps the lines.
-        code = _COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+        code = _without_comments(file.read_text(errors="replace"))
         for found in re.finditer(rf"\b{re.escape(name)}\s*\(", code):
             begins = max(code.rfind(mark, 0, found.start()) for mark in ";}{") + 1
             parameters, end = _parameters(code, found.end())
@@ -45,6 +44,12 @@ def declaration(kernel: str, files: Sequence[Path]) -> tuple[Path, int, list[str
             if is_kernel or code[end:].lstrip().startswith("{"):
                 return file, code.count("\n", 0, found.start()) + 1, parameters
     return files[0], 0, []
+
+
+@functools.lru_cache(maxsize=64)
+def _without_comments(text: str) -> str:
+    """Return code with white space in place of comments, which keeps the lines."""
+    return _COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
 
 
 def _parameters(code: str, at: int) -> tuple[list[str], int]:
@@ -67,7 +72,8 @@ def _parameters(code: str, at: int) -> tuple[list[str], int]:
     return [found[-1] if found else "?" for found in names], at
 
 
-def shared_arrays(library: Path) -> list[tuple[str, int, int]]:
+@functools.lru_cache(maxsize=64)  # a library's name tells what is in it
+def shared_arrays(library: Path) -> tuple[tuple[str, int, int], ...]:
     """Return name, offset and bytes of every shared array of a traced library."""
     by_offset: dict[int, tuple[list[str], int]] = {}
     for symbol, offset, size in thread_local_symbols(library):
@@ -79,4 +85,4 @@ def shared_arrays(library: Path) -> list[tuple[str, int, int]]:
     for offset, (names, size) in sorted(by_offset.items()):
         known = sorted({name for name in names if name != DYNAMIC})
         result.append(("/".join(known) or "dynamic shared memory", offset, size))
-    return result
+    return tuple(result)

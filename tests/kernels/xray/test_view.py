@@ -39,7 +39,7 @@ def test_a_line_has_its_figures_and_functions_that_did_nothing_are_left_out(tmp_
     assert "never" not in text
     assert "wavefr." not in text  # there is no shared memory in it
     assert "2 requests, 256B asked for; 36 sectors, 18 a request; least 8 (22%)" in text
-    assert "static side: no NVRTC here" in text
+    assert "static side: no NVRTC here; traffic with local memory is not known" in text
 
 
 def test_piped_source_is_whole_whatever_its_length(tmp_path):
