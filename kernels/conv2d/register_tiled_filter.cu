@@ -10,7 +10,6 @@ constexpr int ROWS = FILTER ? FILTER : 1, TAPS = FILTER ? FILTER : 4;
 // So that all sums of a thread fit its registers, in double as well.
 constexpr int VECTORS = FILTER == 5 ? 1 : 2, FILTERS = VECTORS * LANES;
 constexpr int POSITIONS = 2;  // neighbouring outputs at a time: they share all but one input column
-constexpr int SLICE_THREADS = 8;
 constexpr int SUMS = ROWS * TAPS | 1;  // an odd number of words apart: different banks
 
 // How the pass is cut up; the fields are those of FilterTiling in register_tiled_filter.py.
@@ -178,28 +177,5 @@ extern "C" __global__ void __launch_bounds__(128, 3)
             }
         }
         __syncthreads();  // the next filter overwrites what others still read
-    }
-}
-
-// A block of 32 x SLICE_THREADS: every SLICE_THREADS-th slice of 32 elements a row of threads.
-extern "C" __global__ void __launch_bounds__(32 * SLICE_THREADS)
-    conv2d_register_tiled_sum_slices(const scalar* __restrict__ partial, scalar* __restrict__ dw,
-                                     const Conv2dShape shape, const int slices) {
-    __shared__ scalar sums[SLICE_THREADS][32];
-    const int i = blockIdx.x * 32 + threadIdx.x;
-    const int filters = shape.k * shape.c * shape.r * shape.s;
-    const bool in_filters = i < filters;
-
-    scalar sum = 0;
-#pragma unroll 4
-    for (int slice = threadIdx.y; slice < (in_filters ? slices : 0); slice += SLICE_THREADS) {
-        sum += partial[slice * filters + i];
-    }
-    sums[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();  // the first row of threads adds up the others
-    if (threadIdx.y == 0 && in_filters) {
-#pragma unroll
-        for (int other = 1; other < SLICE_THREADS; other++) sum += sums[other][threadIdx.x];
-        dw[i] = sum;
     }
 }

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kernels.conv2d.shared_layout import Lanes, TooFarApartError, least_conflicts, struct_of
+from kernels.conv2d.slices import slices_bytes, slices_source, sum_slices
 from kernels.shapes import Conv2dShape
 from kernels.source import CudaSource, ceil_div
+
+__all__ = ["backward_filter", "make_plan", "slices_source", "source", "workspace_bytes"]
 
 VECTOR_BYTES = 16
 # Three blocks fit a multiprocessor of 100 KiB.
@@ -21,7 +23,6 @@ THREADS = (128, 64, 32)
 MOST_GROUPS = 8
 # Taps of one row that a thread owns where the filter's size is not compiled in.
 TAPS = 4
-SLICE_THREADS = 8
 WANTED_WARPS = 1056
 
 source = CudaSource("conv2d/register_tiled_filter.cu", [{"FILTER": size} for size in (3, 5, 0)])
@@ -69,11 +70,7 @@ def backward_filter(x: Any, dy: Any, dw: Any, shape: Conv2dShape, workspace: Any
         (x, dy, partial, shape, plan.tiling._replace(slices=slices)),
         shared_mem=plan.shared_bytes,
     )
-    if slices > 1:
-        add_up = source.kernel("conv2d_register_tiled_sum_slices", like=x, FILTER=plan.filter)
-        add_up(
-            (ceil_div(dw.size, 32),), (32, SLICE_THREADS), (partial, dw, shape, np.int32(slices))
-        )
+    sum_slices(partial, dw, shape)
 
 
 def workspace_bytes(shape: Conv2dShape, itemsize: int, limit: int) -> int:
@@ -83,9 +80,8 @@ def workspace_bytes(shape: Conv2dShape, itemsize: int, limit: int) -> int:
     """
     plan = make_plan(shape, itemsize)
     warps = _blocks(shape, plan, itemsize) * plan.threads // 32
-    filter_bytes = math.prod(shape.filter_shape) * itemsize
-    slices = min(ceil_div(WANTED_WARPS, warps), shape.n, limit // filter_bytes)
-    return slices * filter_bytes if slices > 1 else 0
+    wanted = min(ceil_div(WANTED_WARPS, warps), shape.n)
+    return slices_bytes(wanted, shape, itemsize, limit)
 
 
 def thread_filters(size: int, itemsize: int) -> int:

@@ -9,6 +9,10 @@ struct __align__(16) Vector {
     scalar at[LANES];
 };
 
+struct __align__(2 * sizeof(scalar)) Pair {
+    scalar first, second;
+};
+
 // This thread's number in its block.
 __device__ __forceinline__ int block_thread() {
     return (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
