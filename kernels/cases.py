@@ -106,7 +106,7 @@ _CONV2D = (
     # Many terms in one sum, many filters, many images.
     _conv((1, 40, 3, 3), (2, 40, 3, 3)),
     _conv((2, 2, 4, 4), (70, 2, 3, 3), padding=1),
-    _conv((37, 1, 3, 3), (2, 1, 2, 2)),
+    _conv((70, 1, 3, 3), (2, 1, 2, 2)),
 )
 
 _BLOCK = (

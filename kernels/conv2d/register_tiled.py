@@ -44,8 +44,8 @@ WARPS = ((1, 8), (2, 4), (4, 2), (8, 1), (1, 4), (2, 2), (4, 1), (1, 2), (2, 1),
 MOST_FILTER_WARPS = 8
 # A tile of no more groups of columns, so that it has some rows: their halos overlap.
 MOST_GROUPS = 8
-# Warps that keep a large GPU busy: 8 on each of 132 multiprocessors.
-WANTED_WARPS = 1056
+# Of a large GPU: a multiprocessor issues of SCHEDULERS warps at once.
+MULTIPROCESSORS, SCHEDULERS = 132, 4
 THREADS = 256
 
 source = CudaSource(
@@ -248,7 +248,7 @@ def _correlate(
 
 @functools.lru_cache(maxsize=1024)
 def make_plan(shape: Conv2dShape, itemsize: int) -> Plan:
-    """Choose the launch of a correlation: the one that keeps most of a large GPU's lanes at work.
+    """Choose the launch of a correlation: the one that a large GPU is done with first.
 
     Parameters
     ----------
@@ -273,16 +273,15 @@ def make_plan(shape: Conv2dShape, itemsize: int) -> Plan:
         if (plan := _fit(shape, itemsize, size, cols, strip_warps, filter_warps))
     ]
 
-    def lanes_at_work(plan: Plan) -> float:
-        blocks = _blocks(shape, plan, itemsize)
-        warps = blocks * plan.strip_warps * plan.filter_warps
-        outputs = warps * 32 * cols * thread_filters(itemsize)
-        wanted = shape.n * shape.k * shape.p * shape.q
-        return wanted / outputs * min(1.0, warps / WANTED_WARPS)
-
     if not plans:
         raise TooFarApartError(shape)
-    return max(plans, key=lanes_at_work)
+
+    def busiest(plan: Plan) -> int:
+        """Return the warps that the busiest multiprocessor runs: all take as long as each other."""
+        warps = plan.strip_warps * plan.filter_warps
+        return max(ceil_div(_blocks(shape, plan, itemsize), MULTIPROCESSORS) * warps, SCHEDULERS)
+
+    return min(plans, key=busiest)
 
 
 def _blocks(shape: Conv2dShape, plan: Plan, itemsize: int) -> int:

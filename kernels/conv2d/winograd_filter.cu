@@ -55,26 +55,39 @@ extern "C" __global__ void __launch_bounds__(THREADS, 8 / sizeof(scalar))
         __syncthreads();  // the next tiles overwrite what others still read
     }
 
-    // Store: a thread takes all points of a filter and channel, by way of shared memory.
-    const int c = first_c + threadIdx.x % 32;
+    // Store: a thread takes all points of a filter and channel, by way of shared memory, and its
+    // warp's taps go out through the same words, so that lanes write neighbouring ones.
+    const int lane = threadIdx.x % 32;
+    const int taps_left = (shape.c - first_c) * 9;
 #pragma unroll
     for (int round = 0; round < ROUNDS; round++) {
         exchange(gradients, sums, round);
         __syncthreads();  // a thread reads what 8 warps stored
         for (int row = threadIdx.x / 32; row < ROUND_ROWS; row += THREADS / 32) {
             const int k = first_k + round * ROUND_ROWS + row;
-            const bool in_filter = k < shape.k && c < shape.c;
-            if (in_filter) {
+            const bool in_filters = k < shape.k;  // the same for the whole warp
+            if (in_filters) {
                 scalar products[4][4], taps[3][3];
 #pragma unroll
                 for (int point = 0; point < POINTS; point++) {
                     products[point / 4][point % 4] =
-                        gradients[(point * ROUND_ROWS + row) * PITCH + threadIdx.x % 32];
+                        gradients[(point * ROUND_ROWS + row) * PITCH + lane];
                 }
                 both_ways(gradients_of, products, taps);
-                scalar* to = partial + (slice * shape.k + k) * shape.c * 9 + c * 9;
+                __syncwarp();  // all lanes have read the row's products
 #pragma unroll
-                for (int tap = 0; tap < 9; tap++) to[tap] = taps[tap / 3][tap % 3];
+                for (int tap = 0; tap < 9; tap++) {
+                    const int i = lane * 9 + tap;
+                    gradients[(i / 32 * ROUND_ROWS + row) * PITCH + i % 32] =
+                        taps[tap / 3][tap % 3];
+                }
+                __syncwarp();  // a lane stores what others worked out
+                scalar* to = partial + ((slice * shape.k + k) * shape.c + first_c) * 9;
+#pragma unroll
+                for (int j = 0; j < 9; j++) {
+                    const int i = j * 32 + lane;
+                    if (i < taps_left) to[i] = gradients[(j * ROUND_ROWS + row) * PITCH + lane];
+                }
             }
         }
         __syncthreads();  // the next round overwrites what others still read
