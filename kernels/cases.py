@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kernels.shapes import BlockShape, Conv2dShape, PoolShape, Shape
+from kernels.table import Row
 
 
 def fixed(operation: str, where: str = "") -> list[Shape]:
@@ -63,6 +64,17 @@ LENET: dict[str, Shape] = {
     "block1": _block((2, 1, 28, 28), (6, 1, 5, 5), padding=2),
     "block2": _block((3, 6, 14, 14), (16, 6, 5, 5)),
 }
+
+
+def refuses_lenet(row: Row) -> str:
+    """Return why a convolution does not take one of LeNet's layers, or nothing."""
+    reasons = (
+        row.refuses(direction, LENET[layer], "float32")
+        for layer in ("conv1", "conv2")
+        for direction in row.passes
+    )
+    return next(filter(None, reasons), "")
+
 
 _CONV2D = (
     LENET["conv1"],

@@ -1,10 +1,10 @@
-// y[n,k,p,q] = b[k] + sum_{c,r,s} x[n,c,h,w] w[k,c,r,s]; backward_data by the filters turned round
+// y[n,k,p,q] = b[k] + sum_{c,r,s} x[n,c,h,w] w[k,c,r,s]; backward_data by filters turned round
 // x (N,C,H,W), w (K,C,R,S), b (K) or null, y (N,K,P,Q); arranged: w as [k / KT][tap][k % KT]
-// A thread owns COLS outputs in a row ("a strip") of FILTERS filters, in registers; a warp 32
-// strips of the same filters; a block (32, y, z) 32*y strips of KT = z*FILTERS filters. Against
-// tiled: a value from shared memory serves FILTERS or COLS products, not one. FILTER is the
-// filter's size where stride and dilation are 1, or 0: any, by the shape. Limits:
-// register_tiled.py.
+// A thread owns COLS outputs in a row ("a strip") of FILTERS filters; a warp 32 strips of the same
+// filters; a block (32, y, z) 32*y strips of KT = z*FILTERS filters.
+// Against tiled: sums in registers, where a value from shared memory serves FILTERS or COLS
+// products, not one. FILTER is the filter's size where stride and dilation are 1, or 0 for any.
+// Limits: any shape whose strip fits shared memory; two blocks a multiprocessor, by registers.
 #include "conv2d/window.cuh"
 
 constexpr int FILTERS = 2 * LANES;         // two 16-byte loads a tap; in double as many registers

@@ -1,9 +1,9 @@
 // dw[k,c,r,s] = sum_{n,p,q} x[n,c,h,w] dy[n,k,p,q],  h = p*stride_h - pad_top + r*dilation_h
 // x (N,C,H,W), dy (N,K,P,Q), dw (K,C,R,S); partial (slices,K,C,R,S)
-// A thread owns ROWS x TAPS taps of one channel for FILTERS filters, in registers, and every
-// `shares`-th row of each tile of dy; a block some channels and filters and every `slices`-th
-// image. Against tiled_filter: a value from shared memory serves many products, not one. FILTER as
-// in register_tiled.cu; with 0 a thread owns 4 taps of one row. Limits: register_tiled_filter.py.
+// A thread owns ROWS x TAPS taps of one channel for FILTERS filters and every `shares`-th row of
+// each tile of dy; a block some channels and filters and every `slices`-th image.
+// Against tiled_filter: sums in registers, where a value from shared memory serves many products.
+// FILTER as in register_tiled.cu; with 0 a thread owns 4 taps of one row. Limits: the same.
 #include "conv2d/window.cuh"
 
 constexpr int ROWS = FILTER ? FILTER : 1, TAPS = FILTER ? FILTER : 4;

@@ -1,20 +1,20 @@
-// y[n,k,p,q] = b[k] + sum_c A^T [(G w G^T) . (B^T x B)] A, Winograd's F(2x2, 3x3); backward_data
-// too x (N,C,H,W), w (K,C,3,3), b (K) or null, y (N,K,P,Q); points: G w G^T as [k / 32][c][16][k %
-// 32] A block owns 32 filters x 32 tiles of 2x2 outputs; a warp 2 of the 16 points, a lane 8 x 4
-// sums. Against register_tiled: 16 products for 4 outputs and a channel, not 36. Filters are
-// transformed once, tiles on their way to shared memory; no transformed image is ever stored.
-// Limits: 3x3, stride and dilation 1; error up to 36 times as large (below); neighbouring lanes
-// read tiles 2 columns apart, 8 sectors where 4 would do, from L1: a tile's input is read four
-// times.
+// y[n,k,p,q] = b[k] + sum_c A^T [(G w G^T) . (B^T x B)] A: Winograd's F(2x2, 3x3); dx alike
+// x (N,C,H,W), w (K,C,3,3), b (K) or null, y (N,K,P,Q); points (blocks of K,C,16,32): G w G^T
+// A block owns 32 filters x 32 tiles of 2x2 outputs; a warp 2 of the 16 points, a lane 8 x 4 sums.
+// Against register_tiled: 16 products for 4 outputs of a channel, not 36. Filters are transformed
+// once, tiles on their way to shared memory; no transformed image is stored. Limits: 3x3, stride
+// and dilation 1. An infinite input makes NaN of its tile. Tiles' inputs overlap and are 2 columns
+// apart: 8 sectors a request where 4 would do, most of them from L1.
 //
-// Error. In one dimension y0 = (d0-d2) g0 + (d1+d2)(g0+g1+g2)/2 + (d2-d1)(g0-g1+g2)/2: with
-// magnitudes everywhere no product |d_i||g_j| of an output's own window occurs more than twice, in
-// two dimensions four times, and none outside it (y1 alike). A term is rounded in 2 additions of
-// B^T, 4 of G, C fused multiply-adds, 4 additions of A^T and the bias. So with n >= C terms
-//     |error| <= (n + 12) u 4 sum_c (sum over the window of |x|) (sum over the taps of |w|)
-//              = (n + 12) u 36 conv(|x|, mean of |w| over its taps),
-// the bound of Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 3.1, for sums; the
-// 36 is `growth` in table.py. For dw the same holds with the taps of conv(|x|, |dy|) averaged.
+// After Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016. Its error: in
+// one dimension y0 = (d0-d2) g0 + (d1+d2)(g0+g1+g2)/2 + (d2-d1)(g0-g1+g2)/2. With magnitudes
+// everywhere, no |d_i||g_j| of the output's own window occurs more than twice and none outside it
+// at all (y1 alike); in two dimensions, four times. A term is rounded in 2 additions of B^T, 4 of
+// G, C fused multiply-adds, 4 additions of A^T and the bias: n + 12 times at most, n as `compare`
+// counts. So, by Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1,
+//     |error| <= (n + 12) u 4 sum_c (sum of |x| in the window) (sum of |w| over the taps)
+//              = (n + 12) u 36 conv(|x|, mean of |w| over the taps).
+// The 36 is `growth` in table.py. For dw the same holds, with op(|x|, |dy|) averaged over the taps.
 #include "conv2d/winograd.cuh"
 
 constexpr int STEP = POINTS * SIDE;

@@ -1,12 +1,12 @@
-// dw[k,c] = G^T [sum_tiles (A dy A^T) . (B^T x B)] G: the gradient of winograd.cu's sum, F(3x3,
-// 2x2) x (N,C,H,W), dy (N,K,P,Q), dw (K,C,3,3); partial (slices,K,C,3,3) A block owns 32 filters x
-// 32 channels and every `slices`-th run of tiles; a warp 2 of the 16 points, a lane 8 x 4 sums.
-// Against register_tiled_filter: 16 products for 9 taps and 4 outputs, not 36. Limits and error:
-// winograd.cu.
+// dw[k,c] = G^T [sum_tiles (A dy A^T) . (B^T x B)] G: winograd.cu's gradient, F(3x3, 2x2)
+// x (N,C,H,W), dy (N,K,P,Q), dw (K,C,3,3); partial (slices,K,C,3,3)
+// A block owns 32 filters x 32 channels and every `slices`-th run of tiles; a warp 2 of the 16
+// points, a lane 8 x 4 sums.
+// Against register_tiled_filter: 16 products for 9 taps and 4 outputs, not 36.
+// Limits and error: winograd.cu's.
 #include "conv2d/winograd.cuh"
 
-constexpr int STEP =
-    POINTS * SIDE + 4;  // the pad: threads with different tiles store to other banks
+constexpr int STEP = POINTS * SIDE + 4;  // padded: threads of different tiles store to other banks
 
 // 2 blocks a multiprocessor; in double the sums alone fill the registers of half as many threads.
 extern "C" __global__ void __launch_bounds__(THREADS, 8 / sizeof(scalar))
