@@ -13,7 +13,8 @@ error of a product, and so (2f + f*f) op(|a|, |b|) to the bound.
 
 An algorithm that mixes the taps of a filter before it multiplies (Winograd) rounds terms that the
 definition does not have. They are bounded by the products' mean over the taps, times the row's
-`growth`, and its transforms add MIXING_ROUNDINGS to n: `conv2d/winograd.cu` derives both.
+`growth`; they are summed over channels alone, and its transforms round MIXING_ROUNDINGS times more:
+`conv2d/winograd.cu` derives it.
 
 The fused block's maximum is off by no more than the worst element of its window. Where two
 elements are closer than that, either may be its argmax: what an argmax points to may lie two such
@@ -225,7 +226,10 @@ def expected(
         bound = _mean_of_taps(bound)
     with_bias = direction == "forward" and len(inputs) == 3 and inputs[2] is not None
     n = reduction_length(direction, shape, with_bias)
-    roundings = n + (MIXING_ROUNDINGS if mixed else 1)
+    roundings = n + 1
+    if mixed:  # one product a channel, not one a tap
+        sums = n if direction == "backward_filter" else n // (shape.r * shape.s)
+        roundings = sums + MIXING_ROUNDINGS
     bound *= roundings * (unit_roundoff + UNIT_ROUNDOFF["float64"]) + factor_roundoff * (
         2 + factor_roundoff
     )

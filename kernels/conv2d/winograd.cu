@@ -10,11 +10,12 @@
 // one dimension y0 = (d0-d2) g0 + (d1+d2)(g0+g1+g2)/2 + (d2-d1)(g0-g1+g2)/2. With magnitudes
 // everywhere, no |d_i||g_j| of the output's own window occurs more than twice and none outside it
 // at all (y1 alike); in two dimensions, four times. A term is rounded in 2 additions of B^T, 4 of
-// G, C fused multiply-adds, 4 additions of A^T and the bias: n + 12 times at most, n as `compare`
-// counts. So, by Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1,
-//     |error| <= (n + 12) u 4 sum_c (sum of |x| in the window) (sum of |w| over the taps)
-//              = (n + 12) u 36 conv(|x|, mean of |w| over the taps).
-// The 36 is `growth` in table.py. For dw the same holds, with op(|x|, |dy|) averaged over the taps.
+// G, C fused multiply-adds, 4 additions of A^T and the bias, C + 11 times. So, by Higham, Accuracy
+// and Stability of Numerical Algorithms, 2nd ed., section 3.1, and with one to spare,
+//     |error| <= (C + 12) u 4 sum_c (sum of |x| in the window) (sum of |w| over the taps)
+//              = (C + 12) u 36 conv(|x|, mean of |w| over the taps).
+// The 36 is `growth` in table.py. For dw the same holds with N*P*Q for C, of which there are no
+// more tiles, and op(|x|, |dy|) averaged over the taps.
 #include "conv2d/winograd.cuh"
 
 constexpr int STEP = POINTS * SIDE;
