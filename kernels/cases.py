@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kernels.shapes import BlockShape, Conv2dShape, PoolShape, Shape
+from kernels.table import Row
 
 
 def fixed(operation: str, where: str = "") -> list[Shape]:
@@ -64,6 +65,17 @@ LENET: dict[str, Shape] = {
     "block2": _block((3, 6, 14, 14), (16, 6, 5, 5)),
 }
 
+
+def refuses_lenet(row: Row) -> str:
+    """Return why a convolution does not take one of LeNet's layers, or nothing."""
+    reasons = (
+        row.refuses(direction, LENET[layer], "float32")
+        for layer in ("conv1", "conv2")
+        for direction in row.passes
+    )
+    return next(filter(None, reasons), "")
+
+
 _CONV2D = (
     LENET["conv1"],
     LENET["conv2"],
@@ -106,7 +118,7 @@ _CONV2D = (
     # Many terms in one sum, many filters, many images.
     _conv((1, 40, 3, 3), (2, 40, 3, 3)),
     _conv((2, 2, 4, 4), (70, 2, 3, 3), padding=1),
-    _conv((37, 1, 3, 3), (2, 1, 2, 2)),
+    _conv((70, 1, 3, 3), (2, 1, 2, 2)),
 )
 
 _BLOCK = (

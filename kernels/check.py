@@ -124,7 +124,7 @@ def check_pass(
             break
         verdicts = compare.judge_pass(
             row.operation, direction, inputs, shape, got,
-            compare.UNIT_ROUNDOFF[dtype.name], row.roundoff,
+            compare.UNIT_ROUNDOFF[dtype.name], row.roundoff, row.growth,
         )  # fmt: skip
         worst = max(worst, *(verdict.worst for verdict in verdicts))
         wrong = [str(verdict) for verdict in verdicts if not verdict.ok]

@@ -11,6 +11,11 @@ with op the operation itself on absolute values, in float64. Max-pooling only se
 A kernel that first rounds each factor to a unit round-off f adds at most 2f + f*f to the relative
 error of a product, and so (2f + f*f) op(|a|, |b|) to the bound.
 
+An algorithm that mixes the taps of a filter before it multiplies (Winograd) rounds terms that the
+definition does not have. They are bounded by the products' mean over the taps, times the row's
+`growth`; they are summed over channels alone, and its transforms round MIXING_ROUNDINGS times more:
+`conv2d/winograd.cu` derives it.
+
 The fused block's maximum is off by no more than the worst element of its window. Where two
 elements are closer than that, either may be its argmax: what an argmax points to may lie two such
 errors below the maximum. On inputs of small whole numbers every sum is exact, and the argmax must
@@ -32,6 +37,9 @@ from kernels.shapes import BlockShape, PoolShape, Shape
 
 # Unit round-off: half the distance from 1 to the next number.
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
+
+# Of the transforms of Winograd's algorithms, the bias's among them (winograd.cu counts them).
+MIXING_ROUNDINGS = 12
 
 # What an output of whole numbers is filled with before a launch: no kernel writes it.
 UNWRITTEN = {np.dtype(np.int32): -1, np.dtype(np.uint8): 254}
@@ -127,6 +135,7 @@ def judge_pass(
     got: list[np.ndarray],
     unit_roundoff: float,
     factor_roundoff: float = 0.0,
+    growth: float = 0.0,
 ) -> list[Verdict]:
     """Compare every output of one pass with the judge's.
 
@@ -134,10 +143,12 @@ def judge_pass(
     ----------
     got
         The kernel's outputs, host memory.
-    operation, direction, inputs, shape, unit_roundoff, factor_roundoff
+    operation, direction, inputs, shape, unit_roundoff, factor_roundoff, growth
         As for `expected`.
     """
-    want, bounds = expected(operation, direction, inputs, shape, unit_roundoff, factor_roundoff)
+    want, bounds = expected(
+        operation, direction, inputs, shape, unit_roundoff, factor_roundoff, growth
+    )
     if (operation, direction) == ("conv2d_relu_pool", "forward") and not _is_exact(inputs, shape):
         x, w, b = (a if a is None else _wide(a) for a in inputs)
         z = block_reference.preactivation(x, w, b, shape)
@@ -175,6 +186,7 @@ def expected(
     shape: Shape,
     unit_roundoff: float,
     factor_roundoff: float = 0.0,
+    growth: float = 0.0,
 ) -> tuple[list[np.ndarray], list[np.ndarray | float]]:
     """Return the judge's outputs of one pass and the error allowed in each.
 
@@ -191,6 +203,8 @@ def expected(
         the kernel too computes in float64.
     factor_roundoff
         To which the kernel rounds each factor of a product; 0 for not at all.
+    growth
+        Of an algorithm that mixes a filter's taps, `Row.growth`; 0 for none.
     """
     reference = getattr(_REFERENCES[operation], direction)
     exact = tuple(None if a is None else _wide(a) for a in inputs)
@@ -204,12 +218,23 @@ def expected(
     magnitudes = tuple(a if a is None or a.dtype.kind != "f" else np.abs(a) for a in exact)
     bound, *others = (np.zeros_like(one) for one in want)
     bound.fill(np.nan)
+    mixed = growth > 0 and direction != "backward_bias"
+    if mixed and direction != "backward_filter":
+        magnitudes = (magnitudes[0], _mean_of_taps(magnitudes[1]), *magnitudes[2:])
     reference(*magnitudes, bound, *others, shape)
+    if mixed and direction == "backward_filter":
+        bound = _mean_of_taps(bound)
     with_bias = direction == "forward" and len(inputs) == 3 and inputs[2] is not None
     n = reduction_length(direction, shape, with_bias)
-    bound *= (n + 1) * (unit_roundoff + UNIT_ROUNDOFF["float64"]) + factor_roundoff * (
+    roundings = n + 1
+    if mixed:  # one product a channel, not one a tap
+        sums = n if direction == "backward_filter" else n // (shape.r * shape.s)
+        roundings = sums + MIXING_ROUNDINGS
+    bound *= roundings * (unit_roundoff + UNIT_ROUNDOFF["float64"]) + factor_roundoff * (
         2 + factor_roundoff
     )
+    if mixed:
+        bound *= growth
     return want, [bound, *(0.0 for _ in others)]
 
 
@@ -231,6 +256,11 @@ def outputs(
     if operation == "max_pool2d":
         return [(shape.output_shape, None), (shape.output_shape, np.dtype(np.int32))]
     return [(shape.output_shape, None)]
+
+
+def _mean_of_taps(filters: Any) -> np.ndarray:
+    """Return filters (K,C,R,S) whose taps are all their filter's mean."""
+    return np.broadcast_to(filters.mean(axis=(2, 3), keepdims=True), filters.shape).copy()
 
 
 def _wide(array: np.ndarray) -> np.ndarray:

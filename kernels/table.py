@@ -49,6 +49,7 @@ class Row:
     passes: tuple[str, ...]
     summary: str
     roundoff: float = 0.0
+    growth: float = 0.0
 
     @functools.cached_property
     def launchers(self) -> ModuleType:
@@ -101,6 +102,10 @@ _ROWS = (
         "unfold, then one matrix product (cuBLAS; BLAS on the host)"),
     Row("conv2d", "tiled", "cuda_c", _CONV2D + "tiled", _DEVICES, CONV2D_PASSES,
         "a block shares its input tile and halo in shared memory"),
+    Row("conv2d", "register_tiled", "cuda_c", _CONV2D + "register_tiled", _DEVICES, CONV2D_PASSES,
+        "a thread keeps several outputs of several filters in registers"),
+    Row("conv2d", "winograd", "cuda_c", _CONV2D + "winograd", _DEVICES, CONV2D_PASSES,
+        "F(2x2, 3x3) in one kernel: 16 products for 4 outputs, not 36", growth=36.0),
     Row("conv2d", "naive_numba", "numba", _CONV2D + "naive_numba", _NUMBA_DEVICES, CONV2D_PASSES,
         "naive in Numba CUDA"),
     Row("conv2d", "im2col_gemm_numba", "numba", _CONV2D + "im2col_gemm_numba", _NUMBA_DEVICES,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels import table
+from kernels import cases, table
 from lenet.device import CPU, Device
 from lenet.errors import OptionError
 from lenet.layers import AvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Tanh
@@ -192,7 +192,8 @@ def choose_kernels(conv: str, pool: str, device: Device) -> Choice:
     Raises
     ------
     OptionError
-        An unknown name, or a row that cannot run on the device; the message lists those that can.
+        An unknown name, or a row that cannot run on the device or does not take LeNet's layers;
+        the message lists those that can.
     """
     kind, colon, name = pool.rpartition(":")
     operation = f"{kind}_pool2d"
@@ -205,8 +206,12 @@ def choose_kernels(conv: str, pool: str, device: Device) -> Choice:
     if conv != "auto" and conv not in table.names("conv2d"):
         there = ["auto", *table.names("conv2d")]
         raise OptionError(f"--conv {conv}: no such kernel; there are {', '.join(there)}")
+    runnable = _runnable("--conv", "conv2d", conv, device)
+    if reason := cases.refuses_lenet(table.find("conv2d", runnable)):
+        there = [row.name for row in table.rows("conv2d") if not cases.refuses_lenet(row)]
+        raise OptionError(f"--conv {conv}: it {reason}; LeNet's layers take {', '.join(there)}")
     return Choice(
-        _runnable("--conv", "conv2d", conv, device),
+        runnable,
         operation,
         _runnable("--pool", operation, name, device),
     )

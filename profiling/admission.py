@@ -46,6 +46,7 @@ def judge(
     got: list[np.ndarray],
     rng: np.random.Generator,
     factor_roundoff: float = 0.0,
+    growth: float = 0.0,
 ) -> tuple[Check, str]:
     """Compare the outputs of one launch with the judge.
 
@@ -57,8 +58,8 @@ def judge(
         Its inputs and outputs, host memory, float32; outputs were filled with NaN before.
     rng
         Chooses what is compared.
-    factor_roundoff
-        The kernel's `Row.roundoff`.
+    factor_roundoff, growth
+        The kernel's `Row.roundoff` and `Row.growth`.
 
     Returns
     -------
@@ -71,7 +72,7 @@ def judge(
     verdicts = compare.judge_pass(
         operation, direction, sample.inputs, sample.shape,
         [one[at] for one, at in zip(got, sample.outputs, strict=True)],
-        compare.UNIT_ROUNDOFF["float32"], factor_roundoff,
+        compare.UNIT_ROUNDOFF["float32"], factor_roundoff, growth,
     )  # fmt: skip
     worst = max(verdict.worst for verdict in verdicts)
     check = Check(

@@ -156,7 +156,14 @@ class Bench:
             reason = f"{type(error).__name__}: {_first_line(error)}"
             return dataclasses.replace(entry, status="failed", reason=reason)
         entry.check, wrong = admission.judge(
-            row.operation, direction, shape, tensors.host, got, rng, row.roundoff
+            row.operation,
+            direction,
+            shape,
+            tensors.host,
+            got,
+            rng,
+            row.roundoff,
+            row.growth,
         )
         if wrong:
             return dataclasses.replace(entry, status="failed", reason=wrong)

@@ -128,6 +128,8 @@ def _run(args: argparse.Namespace) -> int:
         shape = shape_text.parse(text, row.operation)
         if shape.n == 0:
             raise XrayError(f"shape {text!r}: N is 0; an empty batch launches nothing")
+        if reason := row.refuses(direction, shape, "float32"):
+            raise XrayError(f"kernel {row.name!r} {reason}; name another --shape")
         record = partial(launches.of_row, row, direction, shape, text)
     with _busy(args.name):
         xray = record()

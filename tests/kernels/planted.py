@@ -20,7 +20,7 @@ class Plant:
     name: str
     operation: str
     row: str
-    source: str  # attribute of the technique's module that holds the CudaSource
+    source: str  # where the technique's module has the CudaSource: an attribute, or one of another
     file: str
     healthy: str
     faulty: str
@@ -28,11 +28,13 @@ class Plant:
     def write(self, folder: Path) -> Path:
         """Write the technique's file and the headers, one of them faulty; return the .cu file."""
         main = _FILES[self.row, self.source]
-        for path in (main, "index.cuh", "shape.cuh"):
+        for path in (main, *_HEADERS):
             text = (ROOT / path).read_text()
             if path == self.file:
                 text = self._edit(text)
-            (folder / Path(path).name).write_text(text)
+            copy = folder / (path if path in _HEADERS else Path(path).name)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_text(text)
         return folder / Path(main).name
 
     def _edit(self, text: str) -> str:
@@ -46,11 +48,16 @@ class Plant:
         return edited
 
 
+_HEADERS = ("index.cuh", "shape.cuh", "conv2d/window.cuh", "conv2d/winograd.cuh")
 _FILES = {
     ("naive", "source"): "conv2d/naive.cu",
     ("tiled", "source"): "conv2d/tiled.cu",
     ("tiled", "filter_source"): "conv2d/tiled_filter.cu",
     ("im2col_gemm", "source"): "conv2d/im2col_gemm.cu",
+    ("register_tiled", "source"): "conv2d/register_tiled.cu",
+    ("register_tiled", "register_tiled_filter.source"): "conv2d/register_tiled_filter.cu",
+    ("winograd", "source"): "conv2d/winograd.cu",
+    ("winograd", "filter_source"): "conv2d/winograd_filter.cu",
     ("max", "source"): "pool2d/max.cu",
     ("avg", "source"): "pool2d/avg.cu",
 }
@@ -204,6 +211,47 @@ PLANTS = (
         "y[y_offset(shape, first + at.a, at.b, at.c, at.d)] =",
         "y[y_offset(shape, at.a, at.b, at.c, at.d)] =",
     ),
+    # Register blocking.
+    _plant(
+        "zeros overwrite the window", "register_tiled",
+        "__syncthreads(); // a zero must not overwrite what another thread loads", "",
+    ),
+    _plant(
+        "strips read before they are loaded", "register_tiled",
+        "__syncthreads(); // a thread reads what its neighbours loaded", "",
+    ),
+    _plant(
+        "every warp takes the first filters", "register_tiled",
+        "filters + threadIdx.z * (FILTERS / LANES)", "filters",
+    ),
+    _plant("row past the last stored", "register_tiled", "row < shape.p &&", ""),
+    _plant("every phase by the first taps", "register_tiled", "s * to.s_step", "s"),
+    _plant(
+        "positions past the tile", "register_tiled", "col + POSITIONS <= cols", "col < cols",
+        source="register_tiled_filter.source",
+    ),
+    _plant(
+        "only some shares added up", "register_tiled", "i < tiling.shares; i++",
+        "i < (tiling.shares + 1) / 2; i++", source="register_tiled_filter.source",
+    ),
+    # Winograd.
+    _plant(
+        "products rounded to TF32", "winograd",
+        "rows[i / LANES].at[i % LANES] * cols[j / LANES].at[j % LANES]",
+        _ROUND.format(v="rows[i / LANES].at[i % LANES]", b=13)
+        + " * " + _ROUND.format(v="cols[j / LANES].at[j % LANES]", b=13),
+        file="conv2d/winograd.cuh",
+    ),
+    _plant("filters not turned round", "winograd", "turned ? 8 - tap : tap", "tap"),
+    _plant("a sign of the transform", "winograd", "m[1] - m[2] - m[3]", "m[1] - m[2] + m[3]",
+           file="conv2d/winograd.cuh"),
+    _plant(
+        "points read before they are stored", "winograd",
+        "__syncthreads(); // a thread reads what 8 warps stored", "",
+    ),
+    _plant("half a tile past the edge", "winograd", "if (1 < q_end)", ""),
+    _plant("gradient past the edge", "winograd", "&& tile.q + j % 2 < shape.q", "",
+           source="filter_source"),
     # Pooling.
     _plant("ties to the last", "max", "value > best", "value >= best"),
     _plant("NaN passed over", "max", "value > best || first_nan", "value > best"),

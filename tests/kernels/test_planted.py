@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from planted import PLANTS, Plant
 
@@ -12,9 +14,10 @@ from kernels.source import CudaSource
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name.replace(" ", "-"))
 def test_a_planted_fault_is_rejected(plant: Plant, tmp_path, monkeypatch):
     row = table.find(plant.operation, plant.row)
-    healthy = getattr(row.launchers, plant.source)
-    faulty = CudaSource(plant.write(tmp_path), **healthy.defines)
-    monkeypatch.setattr(row.launchers, plant.source, faulty)
+    *path, name = plant.source.split(".")
+    module = functools.reduce(getattr, path, row.launchers)
+    faulty = CudaSource(plant.write(tmp_path), **getattr(module, name).defines)
+    monkeypatch.setattr(module, name, faulty)
 
     rejected = next(
         (

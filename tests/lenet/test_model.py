@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from lenet_idx_files import squares
 
-from kernels import table
+from kernels import cases, table
 from lenet import build_model, choose_kernels, train_steps
 from lenet.data import standardise
 from lenet.device import CPU
@@ -83,6 +83,7 @@ CONVS = [
         marks=[pytest.mark.slow, pytest.mark.timeout(1200)] if row.name in SLOW else (),
     )
     for row in table.rows("conv2d")
+    if not cases.refuses_lenet(row)
 ]
 POOLS = [f"{op[:3]}:{row.name}" for op in ("max_pool2d", "avg_pool2d") for row in table.rows(op)]
 
@@ -117,7 +118,10 @@ def test_loss_curve_of_every_pooling(batch, references, pool):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("conv", table.names("conv2d", "gpu"))
+@pytest.mark.parametrize(
+    "conv",
+    [r.name for r in table.rows("conv2d") if "gpu" in r.places and not cases.refuses_lenet(r)],
+)
 def test_loss_curve_on_the_gpu(batch, references, conv):
     exact, tolerance = references("max")
     difference = np.abs(curve(batch, conv=conv, pool="max", device="gpu") - exact)

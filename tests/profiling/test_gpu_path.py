@@ -70,20 +70,24 @@ from kernels import table
 rng = np.random.default_rng(0)
 host = rng.standard_normal((2, 3, 9, 8), dtype=np.float32)
 filters = rng.standard_normal((4, 3, 3, 2), dtype=np.float32)
+square = rng.standard_normal((4, 3, 3, 3), dtype=np.float32)
 bias = rng.standard_normal(4, dtype=np.float32)
-x, w, b = map(cupy.asarray, (host, filters, bias))
+x, b = map(cupy.asarray, (host, bias))
 def same(got, want):
     assert type(got) is cupy.ndarray
     np.testing.assert_allclose(got.get(), want, rtol=1e-4, atol=1e-4)
 # Numba's launches go past CuPy, to the driver: the double knows nothing of them.
 in_c = [row.name for row in table.rows("conv2d") if row.language == "cuda_c"]
 for name in ["auto", *in_c]:
-    how = {"stride": 2, "padding": "same", "kernel": name}
+    # Winograd's take 3x3 filters with stride 1.
+    taps, stride = (square, 1) if name == "winograd" else (filters, 2)
+    w = cupy.asarray(taps)
+    how = {"stride": stride, "padding": "same", "kernel": name}
     judge = {**how, "kernel": "reference"}
     y = kernels.conv2d(x, w, b, **how)
-    same(y, kernels.conv2d(host, filters, bias, **judge))
+    same(y, kernels.conv2d(host, taps, bias, **judge))
     dx = kernels.conv2d_backward_data(y, w, x.shape, **how)
-    same(dx, kernels.conv2d_backward_data(y.get(), filters, x.shape, **judge))
+    same(dx, kernels.conv2d_backward_data(y.get(), taps, x.shape, **judge))
     dw = kernels.conv2d_backward_filter(x, y, w.shape, **how)
     same(dw, kernels.conv2d_backward_filter(host, y.get(), w.shape, **judge))
     same(kernels.conv2d_backward_bias(y, kernel=name), y.get().sum(axis=(0, 2, 3)))
@@ -95,7 +99,7 @@ y = kernels.avg_pool2d(x, 3, padding=1)
 same(y, kernels.avg_pool2d(host, 3, padding=1, kernel="reference"))
 same(kernels.avg_pool2d_backward(y, x.shape, 3, padding=1),
      kernels.avg_pool2d_backward(y.get(), x.shape, 3, padding=1, kernel="reference"))
-assert kernels.conv2d(x[:0], w).shape == (0, 4, 7, 7)
+assert kernels.conv2d(x[:0], cupy.asarray(filters)).shape == (0, 4, 7, 7)
 """
 
 
