@@ -22,7 +22,10 @@ WORKSPACE_BYTES = 32 << 20
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int
 _GEMM = [_POINTER, *[_INT] * 5, *[_POINTER, _POINTER, _INT, _POINTER, _INT], *[_POINTER] * 2, _INT]
-_TYPES = {"float32": ("cublasSgemm_v2", ctypes.c_float), "float64": ("cublasDgemm_v2", ctypes.c_double)}
+_TYPES = {
+    "float32": ("cublasSgemm_v2", ctypes.c_float),
+    "float64": ("cublasDgemm_v2", ctypes.c_double),
+}
 
 
 def matmul(a: Array, b: Array, *, out: Array) -> Array:

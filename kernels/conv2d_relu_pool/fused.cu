@@ -8,7 +8,7 @@
 // bytes a cycle, lanes that share an address included, so what counts is bytes read a product: 0.9
 // in LeNet's second layer, where 1 would be the limit. Limits: what the macros' tile fits; fused.py
 // decides, and fused_general.cu has the other layers.
-#include "fused.cuh"
+#include "conv2d_relu_pool/fused.cuh"
 
 constexpr int OWNERS = IMAGES * FILTERS * ROWS * STRIPS;
 constexpr int THREADS = (OWNERS + 31) / 32 * 32;
@@ -18,8 +18,8 @@ constexpr bool PAIRS = STEP_W % 2 == 0;
 static_assert(PITCH % 2 == 0 && GROUP % 2 == 0 && IMAGE % 2 == 0, "pairs are aligned");
 static_assert(THREADS <= 1024, "CUDA's limit of threads a block");
 // A block whose outputs are all there is of its images stores one piece of memory.
-constexpr bool IS_WHOLE = FILTERS == layer.conv.k && ROWS == layer.pooled_p &&
-                          STRIPS * STRIP == layer.pooled_q;
+constexpr bool IS_WHOLE =
+    FILTERS == layer.conv.k && ROWS == layer.pooled_p && STRIPS * STRIP == layer.pooled_q;
 
 __device__ __forceinline__ void load_filters(scalar* filters, const scalar* __restrict__ w, int k0,
                                              int c0) {

@@ -1,5 +1,5 @@
-// What the kernels of fused.cu and fused_backward.cu share: the layer, a block's tile of the input in
-// shared memory, and how it is filled. The macros are fused.py's.
+// What the kernels of fused.cu and fused_backward.cu share: the layer, a block's tile of the input
+// in shared memory, and how it is filled. The macros are fused.py's.
 #pragma once
 #include "index.cuh"
 

@@ -22,29 +22,31 @@ __all__ = [
 ]  # fmt: skip
 
 THREADS = 256
-BATCHES = (2, 8192)  # a small and a large one: the plans differ
 
 
-def _tiles(direction: str) -> list[dict[str, int | str]]:
-    """Return the macros of LeNet's layers, each with its float's tile and its double's."""
+def _tiles(direction: str, *layers: str) -> list[dict[str, int | str]]:
+    """Return the macros of LeNet's layers for small and large batches, and of doubles."""
+    asked = [(layer, n, 4) for layer in layers for n in (2, 8192)] + [(layers[-1], 8192, 8)]
+    shapes = {layer: BlockShape(*cases.LENET[layer]) for layer in layers}
     plans = [
-        fused_plan.make(direction, shape._replace(n=n), itemsize)
-        for shape in (cases.LENET["block1"], cases.LENET["block2"])
-        for n in BATCHES
-        for itemsize in (4, 8)
+        fused_plan.make(direction, shapes[layer]._replace(n=n), size) for layer, n, size in asked
     ]
     found = [plan.defines for plan in plans if plan]
     return [defines for i, defines in enumerate(found) if defines not in found[:i]]
 
 
-source = CudaSource("conv2d_relu_pool/fused.cu", _tiles("forward"))
-filter_source = CudaSource("conv2d_relu_pool/fused_backward.cu", _tiles("backward_filter"))
-data_source = CudaSource("conv2d_relu_pool/fused_backward_data.cu", _tiles("backward_data"))
+source = CudaSource("conv2d_relu_pool/fused.cu", _tiles("forward", "block1", "block2"))
+filter_source = CudaSource(
+    "conv2d_relu_pool/fused_backward.cu", _tiles("backward_filter", "block1", "block2")
+)
+data_source = CudaSource(
+    "conv2d_relu_pool/fused_backward_data.cu", _tiles("backward_data", "block2")
+)
 general_source = CudaSource("conv2d_relu_pool/fused_general.cu", THREADS=THREADS)
 
 
 def forward(x: Any, w: Any, b: Any, y: Any, argmax: Any, shape: BlockShape) -> None:
-    """Write y and argmax (uint8), (N,K,pooled P,pooled Q), from x (N,C,H,W), w (K,C,R,S), b (K,)."""
+    """Write y and argmax (uint8), (N,K,pooled P,pooled Q), from x (N,C,H,W), w (K,C,R,S) and b."""
     _launch(source, "forward", (x, w, b, y, argmax, shape), y.size)
 
 
@@ -85,9 +87,7 @@ def workspace_bytes(direction: str, shape: BlockShape, itemsize: int, limit: int
         size = math.prod(shape.filter_shape)
         plan = fused_plan.make(direction, shape, itemsize)
         blocks = plan.tiles if plan else ceil_div(size, THREADS)
-    slices = min(
-        ceil_div(fused_plan.WANTED_BLOCKS, blocks), shape.n, limit // (size * itemsize)
-    )
+    slices = min(ceil_div(fused_plan.WANTED_BLOCKS, blocks), shape.n, limit // (size * itemsize))
     return slices * size * itemsize if slices > 1 else 0
 
 

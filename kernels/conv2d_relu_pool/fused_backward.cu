@@ -5,7 +5,7 @@
 // those are summed. Where a winner is, is data: each product reads x anew, so shared memory's loads
 // are the limit, not the arithmetic. Slices and shares are added in one order, without atomics.
 // Limits: what the macros' tile fits, as for fused.cu; its rows are all rows.
-#include "fused.cuh"
+#include "conv2d_relu_pool/fused.cuh"
 
 constexpr int WINDOWS = layer.pooled_p * layer.pooled_q;
 constexpr int FIBERS = CHANNELS * R;  // (c, r) of a filter
@@ -16,7 +16,8 @@ constexpr int THREADS = SHARES * SHARE_LANES;
 static_assert(FIBER_LANES >= FIBERS, "a lane for each fiber");
 static_assert(THREADS <= 1024, "CUDA's limit of threads a block");
 
-// A window's gradient, and where in the tile its winner's first tap is; -1 where the ReLU is closed.
+// A window's gradient, and where in the tile its winner's first tap is; -1 where the ReLU is
+// closed.
 struct alignas(2 * sizeof(scalar)) Entry {
     scalar gradient;
     int offset;
@@ -45,7 +46,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     extern __shared__ Entry entries[];
     scalar* const tile = reinterpret_cast<scalar*>(entries + FILTERS * WINDOWS);
 
-    const Index4 block = unflatten(blockIdx.x, FILTER_TILES, (layer.conv.c + CHANNELS - 1) / CHANNELS, 1);
+    const Index4 block =
+        unflatten(blockIdx.x, FILTER_TILES, (layer.conv.c + CHANNELS - 1) / CHANNELS, 1);
     const int slice = block.a, k0 = block.b * FILTERS, c0 = block.c * CHANNELS;
     const int share = threadIdx.x / SHARE_LANES;
     const int k = threadIdx.x % SHARE_LANES / FIBER_LANES;
@@ -87,7 +89,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const bool in_filter = filter < layer.conv.k && tap < taps;
         if (in_filter) {
             scalar sum = 0;
-            for (int other = 0; other < SHARES; other++) sum += tile[other * FILTERS * FIBERS * S + i];
+            for (int other = 0; other < SHARES; other++)
+                sum += tile[other * FILTERS * FIBERS * S + i];
             const int all = layer.conv.k * layer.conv.c * R * S;
             partial[slice * all + w_offset(layer.conv, filter, c0, 0, 0) + tap] = sum;
         }

@@ -7,12 +7,13 @@
 // time, without a bank conflict. What neighbouring threads see of each other's windows is added in
 // shared memory, some rows at a time and in one order: no atomics. Limits: as for fused.cu; a
 // gradient that is no number spoils the zeros around its filter, too.
-#include "fused.cuh"
+#include "conv2d_relu_pool/fused.cuh"
 
-// A patch is what a window sees of one channel: the filter among zeros. 16 bytes are read at a time,
-// and an odd number of them puts the patches on different banks.
+// A patch is what a window sees of one channel: the filter among zeros. 16 bytes are read at a
+// time, and an odd number of them puts the patches on different banks.
 constexpr int VECTOR = 16 / sizeof(scalar);
-constexpr int PATCH_W = (layer.pool_s - 1) * layer.conv.stride_w + (S - 1) * layer.conv.dilation_w + 1;
+constexpr int PATCH_W =
+    (layer.pool_s - 1) * layer.conv.stride_w + (S - 1) * layer.conv.dilation_w + 1;
 constexpr int VECTORS = (SEEN_H * PATCH_W + VECTOR - 1) / VECTOR;
 constexpr int PATCH = (VECTORS + 1 - VECTORS % 2) * VECTOR;
 constexpr int PATCHES = WINDOW + 1;  // one for each place of a winner, and zeros for a closed ReLU
@@ -55,8 +56,8 @@ __device__ __forceinline__ void load_patches(scalar* patches, const scalar* __re
 }
 
 __device__ __forceinline__ void load_entries(Entry* entries, const scalar* __restrict__ dy,
-                                             const unsigned char* __restrict__ argmax, int n0, int n,
-                                             int k0) {
+                                             const unsigned char* __restrict__ argmax, int n0,
+                                             int n, int k0) {
     for (int i = threadIdx.x; i < IMAGES * FILTERS * WINDOWS; i += THREADS) {
         const int image = i / (FILTERS * WINDOWS), in_image = i % (FILTERS * WINDOWS);
         const int k = k0 + in_image / WINDOWS, col = in_image % COLS;
@@ -82,7 +83,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int n0 = blockIdx.x / channel_tiles * IMAGES, c0 = blockIdx.x % channel_tiles * CHANNELS;
     const int n = shape.conv.n, c = threadIdx.x / CHANNEL_LANES;
     const bool is_owner = threadIdx.x % CHANNEL_LANES < OWNERS;
-    const Index4 own = unflatten(threadIdx.x % CHANNEL_LANES, ROWS, STRIPS, 1);  // image, row, strip
+    const Index4 own =
+        unflatten(threadIdx.x % CHANNEL_LANES, ROWS, STRIPS, 1);  // image, row, strip
 
     scalar sums[SEEN_H][SEEN_W] = {};
     for (int k0 = 0; k0 < layer.conv.k; k0 += FILTERS) {

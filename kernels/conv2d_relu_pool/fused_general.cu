@@ -1,16 +1,13 @@
 // y[n,k,i,j] = max(0, max over the window (i,j) of conv2d(x, w, b)); its gradients through argmax
 // x (N,C,H,W), w (K,C,R,S), b (K) or null, y, argmax and dy (N,K,pooled P,pooled Q), db (K)
 // One thread an output element, everything from global memory; of the bias a block a filter.
-// Against fused.cu: any shape, no tile, one compilation for all. It is what a layer with little work
-// takes, and the sums of slices (of both gradients that reduce over the batch) are here.
+// Against fused.cu: any shape, no tile, one compilation for all. It is what a layer with little
+// work takes, and the sums of slices (of both gradients that reduce over the batch) are here.
 #include "index.cuh"
 
-extern "C" __global__ void conv2d_relu_pool_general_forward(const scalar* __restrict__ x,
-                                                            const scalar* __restrict__ w,
-                                                            const scalar* __restrict__ b,
-                                                            scalar* __restrict__ y,
-                                                            unsigned char* __restrict__ argmax,
-                                                            const BlockShape shape) {
+extern "C" __global__ void conv2d_relu_pool_general_forward(
+    const scalar* __restrict__ x, const scalar* __restrict__ w, const scalar* __restrict__ b,
+    scalar* __restrict__ y, unsigned char* __restrict__ argmax, const BlockShape shape) {
     const Conv2dShape& conv = shape.conv;
     const int i = grid_index();
     const bool in_y = i < conv.n * conv.k * shape.pooled_p * shape.pooled_q;
@@ -29,8 +26,8 @@ extern "C" __global__ void conv2d_relu_pool_general_forward(const scalar* __rest
                     for (int s = 0; s < conv.s; s++) {
                         const int col = input_col(conv, q, s);
                         if (!inside(col, conv.w)) continue;
-                        value += x[x_offset(conv, at.a, c, row, col)] *
-                                 w[w_offset(conv, at.b, c, r, s)];
+                        value +=
+                            x[x_offset(conv, at.a, c, row, col)] * w[w_offset(conv, at.b, c, r, s)];
                     }
                 }
             }
@@ -61,8 +58,7 @@ extern "C" __global__ void conv2d_relu_pool_general_backward_data(
                 for (int s = 0; s < conv.s; s++) {
                     const int q = output_col(conv, at.d, s);
                     if (!inside(q, shape.pooled_q * shape.pool_s)) continue;
-                    const int window =
-                        y_offset(shape, at.a, k, p / shape.pool_r, q / shape.pool_s);
+                    const int window = y_offset(shape, at.a, k, p / shape.pool_r, q / shape.pool_s);
                     const int place = p % shape.pool_r * shape.pool_s + q % shape.pool_s;
                     if (argmax[window] == place) {
                         sum += dy[window] * w[w_offset(conv, k, at.b, r, s)];

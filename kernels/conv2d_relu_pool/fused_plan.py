@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from kernels.shapes import BlockShape
 from kernels.source import ceil_div
@@ -97,13 +97,15 @@ class Tile(NamedTuple):
         """Elements from an image to the next."""
         return self.channels * self.plane + self.image_pad
 
-    def with_pitch(self, pitch: int, **pads: int) -> Tile:
+    def with_pitch(self, pitch: int, plane_pad: int = 0, image_pad: int = 0) -> Tile:
         """Return the tile with rows `pitch` apart."""
-        return self._replace(pitch=pitch, group=self.step[0] * pitch, **pads)
+        group = self.step[0] * pitch
+        return self._replace(pitch=pitch, group=group, plane_pad=plane_pad, image_pad=image_pad)
 
-    def defines(self, images: int, filters: int) -> dict[str, int | str]:
+    def defines(self, itemsize: int, images: int, filters: int) -> dict[str, int | str]:
         """Return the macros."""
         return {
+            "SCALAR": {4: "float", 8: "double"}[itemsize],
             "LAYER": ",".join(map(str, self.shape._replace(n=0))),
             "IMAGES": images, "FILTERS": filters, "CHANNELS": self.channels, "ROWS": self.rows,
             "STRIP": self.strip, "PITCH": self.pitch, "GROUP": self.group,
@@ -177,9 +179,11 @@ def _forward(shape: BlockShape, itemsize: int) -> Plan | None:
     )
     filter_pad = _first(
         range(2),
-        lambda pad: _is_free([k * (tile.channels * taps + pad) for _, k, *_ in owners], 1, itemsize),
+        lambda pad: _is_free(
+            [k * (tile.channels * taps + pad) for _, k, *_ in owners], 1, itemsize
+        ),
     )
-    defines = tile.defines(images, filters) | {"FILTER_PAD": filter_pad}
+    defines = tile.defines(itemsize, images, filters) | {"FILTER_PAD": filter_pad}
     return Plan(defines, images, tiles, _whole_warps(len(owners)), room(tile, images))
 
 
@@ -228,14 +232,18 @@ def _backward_filter(shape: BlockShape, itemsize: int) -> Plan | None:
         is_free,
     )
     tiles = ceil_div(shape.k, filters) * ceil_div(shape.c, tile.channels)
-    defines = tile.defines(1, filters) | {"SHARES": shares, "FIBER_LANES": fiber_lanes}
+    defines = tile.defines(itemsize, 1, filters) | {"SHARES": shares, "FIBER_LANES": fiber_lanes}
     return Plan(defines, 1, tiles, shares * share_lanes, room(tile))
 
 
 def _backward_data(shape: BlockShape, itemsize: int) -> Plan | None:
     most, most_sums = MOST_THREADS["backward_data"], MOST_SUMS["backward_data"] // itemsize
     strips = next(
-        (n for n in range(1, shape.pooled_q + 1) if math.prod(Tile(shape, 1, n, 1).seen) <= most_sums),
+        (
+            n
+            for n in range(1, shape.pooled_q + 1)
+            if math.prod(Tile(shape, 1, n, 1).seen) <= most_sums
+        ),
         0,
     )
     an_image = shape.pooled_p * strips
@@ -283,7 +291,7 @@ def _backward_data(shape: BlockShape, itemsize: int) -> Plan | None:
         adds_freely,
     )
     entries_pad = _first(range(33), reads_freely)
-    defines = tile.defines(images, filters) | {"ENTRIES_PAD": entries_pad}
+    defines = tile.defines(itemsize, images, filters) | {"ENTRIES_PAD": entries_pad}
     tiles = ceil_div(shape.c, channels)
     return Plan(defines, images, tiles, channels * lanes, room(tile, entries_pad))
 

@@ -1,9 +1,9 @@
-// loss = mean over n of log(sum_c exp(z[n,c])) - z[n,label[n]]; dz = (softmax(z) - onehot(label)) / N
-// z and dz (N,classes), label (N); losses and hits: one element each, that of step[0]
-// LANES threads a row, side by side in a warp; rows in blocks of THREADS.
-// Against a launch for each operation: one launch, and z is read from memory once. The block that
-// ends last adds up what all found, always in the same order. Limits: any N and any classes; a row's
-// largest value is taken off before exp, so that none overflows. A row with a NaN is no hit.
+// loss = mean over n of log(sum_c exp(z[n,c])) - z[n,label[n]]; dz = (softmax(z) - onehot(label)) /
+// N z and dz (N,classes), label (N); losses and hits: one element each, that of step[0] LANES
+// threads a row, side by side in a warp; rows in blocks of THREADS. Against a launch for each
+// operation: one launch, and z is read from memory once. The block that ends last adds up what all
+// found, always in the same order. Limits: any N and any classes; a row's largest value is taken
+// off before exp, so that none overflows. A row with a NaN is no hit.
 #include "shape.cuh"
 
 constexpr unsigned ALL = 0xffffffffu;
@@ -26,7 +26,8 @@ __device__ __forceinline__ T sum_of_block(T* shared, T value) {
     return shared[0];
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// The 2: without a least number of resident blocks ptxas aims at more of them, and spills for it.
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
     softmax_cross_entropy(const scalar* __restrict__ z, const long long* __restrict__ labels,
                           scalar* __restrict__ dz, scalar* __restrict__ losses,
                           int* __restrict__ hits, scalar* block_losses, int* block_hits,
