@@ -1,13 +1,12 @@
 // y[n,k,i,j] = max(0, b[k] + max over the window (i,j) of sum_{c,r,s} x[n,c,h,w] w[k,c,r,s])
-// x (N,C,H,W), w (K,C,R,S), b (K) or null, y and argmax (N,K,pooled P,pooled Q); argmax of a closed
-// ReLU is 255. A thread owns STRIP windows side by side of one filter and keeps all their
-// convolution outputs in registers; a block has IMAGES x FILTERS x ROWS x STRIPS such threads.
-// Against conv2d + ReLU + max_pool2d: one launch, and the map before the pooling is never stored.
-// The layer is compiled in, N alone is a run-time value: no index arithmetic is left in the loop, a
-// row of the input is read once for all taps and outputs that need it. Shared memory returns 128
-// bytes a cycle, lanes that share an address included, so what counts is bytes read a product: 0.9
-// in LeNet's second layer, where 1 would be the limit. Limits: what the macros' tile fits; fused.py
-// decides, and fused_general.cu has the other layers.
+// x (N,C,H,W), w (K,C,R,S), b (K) or null, y and argmax (N,K,pooled P,pooled Q)
+// A thread owns STRIP windows side by side of one filter, and keeps all their convolution outputs in
+// registers; a block has IMAGES x FILTERS x ROWS x STRIPS such threads.
+// Against conv2d, ReLU and max_pool2d: one launch, and the map before the pooling is never stored.
+// The layer is compiled in, N alone is a run-time value: the loop has no index arithmetic, and a row
+// of the input, once in registers, serves all taps and both rows of outputs. Shared memory returns
+// 128 bytes a cycle, also where lanes share an address: 1 byte a product is the limit, and LeNet's
+// layers read 0.6 and 0.9. Limits: tiles that fit (fused_plan.py); fused_general.cu has the rest.
 #include "conv2d_relu_pool/fused.cuh"
 
 constexpr int OWNERS = IMAGES * FILTERS * ROWS * STRIPS;
@@ -78,9 +77,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     conv2d_relu_pool_fused_forward(const scalar* __restrict__ x, const scalar* __restrict__ w,
                                    const scalar* __restrict__ b, scalar* __restrict__ y,
                                    unsigned char* __restrict__ argmax, const BlockShape shape) {
-    extern __shared__ scalar shared[];
-    scalar* const images = shared;
-    scalar* const filters = shared + IMAGES * IMAGE;
+    extern __shared__ Pair<scalar> shared[];
+    scalar* const images = reinterpret_cast<scalar*>(shared);
+    scalar* const filters = images + IMAGES * IMAGE;
 
     // The block's place, and the thread's in it; the last threads of a last warp own nothing.
     const Index4 tile = unflatten(blockIdx.x, FILTER_TILES, ROW_TILES, 1);
@@ -134,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         maxima[j] = is_closed ? scalar(0) : best;
         places[j] = is_closed ? CLOSED : best_at;
     }
-    scalar* const all_maxima = shared;
+    scalar* const all_maxima = images;
     int* const all_places = reinterpret_cast<int*>(all_maxima + OWNERS * STRIP);
     if (is_owner) {
         store_run(all_maxima + threadIdx.x * STRIP, maxima);

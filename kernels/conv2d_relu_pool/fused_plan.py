@@ -113,6 +113,7 @@ class Tile(NamedTuple):
         }  # fmt: skip
 
 
+@functools.lru_cache(maxsize=1024)
 def make(direction: str, shape: BlockShape, itemsize: int) -> Plan | None:
     """Return the plan of a pass, or None where the layer is not compiled for itself.
 
@@ -297,9 +298,9 @@ def _backward_data(shape: BlockShape, itemsize: int) -> Plan | None:
 
 
 _PLANS = {
-    "forward": functools.lru_cache(maxsize=1024)(_forward),
-    "backward_data": functools.lru_cache(maxsize=1024)(_backward_data),
-    "backward_filter": functools.lru_cache(maxsize=1024)(_backward_filter),
+    "forward": _forward,
+    "backward_data": _backward_data,
+    "backward_filter": _backward_filter,
 }
 
 

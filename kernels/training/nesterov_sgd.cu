@@ -23,8 +23,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (step) {
         __syncthreads();  // the whole block has read the step
         if (threadIdx.x == 0) {
-            // The ticket goes back to 0 when the last block takes it.
-            const bool is_last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
+            __threadfence();  // before it says so with its ticket
+            const bool is_last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;  // back to 0
+            __threadfence();  // all blocks have said so before the step changes
             if (is_last) *step += 1;
         }
     }

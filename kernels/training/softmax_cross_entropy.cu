@@ -15,7 +15,7 @@ __device__ __forceinline__ scalar sum_of_lanes(scalar value) {
     return value;
 }
 
-// Over the block; thread 0 gets the result. Every thread must come here.
+// Over the block; thread 0 gets the result, the others 0. Every thread must come here.
 template <class T>
 __device__ __forceinline__ T sum_of_block(T* shared, T value) {
     shared[threadIdx.x] = value;
@@ -23,7 +23,7 @@ __device__ __forceinline__ T sum_of_block(T* shared, T value) {
         __syncthreads();  // a thread adds what another one stored
         if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
     }
-    return shared[0];
+    return threadIdx.x == 0 ? shared[0] : T(0);
 }
 
 // The 2: without a least number of resident blocks ptxas aims at more of them, and spills for it.
@@ -83,20 +83,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         is_last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;  // which sets it back to 0
     }
     __syncthreads();  // is_last is for all
-    if (!is_last) return;
-
-    __threadfence();  // and the last one reads no earlier than it saw the ticket
-    scalar all_losses = 0;
-    int all_hits = 0;
-    for (int i = threadIdx.x; i < gridDim.x; i += THREADS) {
-        all_losses += block_losses[i];
-        all_hits += block_hits[i];
-    }
-    all_losses = sum_of_block(shared_losses, all_losses);
-    all_hits = sum_of_block(shared_hits, all_hits);
-    if (threadIdx.x == 0) {
-        const int at = step ? *step : 0;
-        losses[at] = all_losses / rows;
-        hits[at] = all_hits;
+    if (is_last) {
+        __threadfence();  // and the last one reads no earlier than it saw the ticket
+        scalar all_losses = 0;
+        int all_hits = 0;
+        for (int i = threadIdx.x; i < gridDim.x; i += THREADS) {
+            all_losses += block_losses[i];
+            all_hits += block_hits[i];
+        }
+        all_losses = sum_of_block(shared_losses, all_losses);
+        all_hits = sum_of_block(shared_hits, all_hits);
+        if (threadIdx.x == 0) {
+            const int at = step ? *step : 0;
+            losses[at] = all_losses / rows;
+            hits[at] = all_hits;
+        }
     }
 }

@@ -58,13 +58,13 @@ def test_a_layer_that_does_not_fit_a_block_is_cut(what):
 @pytest.mark.parametrize("shape", BLOCKS)
 def test_several_images_in_a_block_and_a_last_block_that_is_not_full(shape, monkeypatch):
     monkeypatch.setattr(fused_plan, "WANTED_BLOCKS", 1)
-    fused_plan._PLANS["forward"].cache_clear()
+    fused_plan.make.cache_clear()
     shape = shape._replace(n=5)
     images = fused_plan.make("forward", shape, 4).images
     assert images > 1
     assert shape.n % images
     assert [result.message for result in judged(shape, ["forward"])] == [""]
-    fused_plan._PLANS["forward"].cache_clear()
+    fused_plan.make.cache_clear()
 
 
 def test_a_layer_with_little_work_is_not_compiled_for_itself():
