@@ -1,12 +1,12 @@
 // y[n,k,i,j] = max(0, b[k] + max over the window (i,j) of sum_{c,r,s} x[n,c,h,w] w[k,c,r,s])
 // x (N,C,H,W), w (K,C,R,S), b (K) or null, y and argmax (N,K,pooled P,pooled Q)
-// A thread owns STRIP windows side by side of one filter, and keeps all their convolution outputs in
-// registers; a block has IMAGES x FILTERS x ROWS x STRIPS such threads.
-// Against conv2d, ReLU and max_pool2d: one launch, and the map before the pooling is never stored.
-// The layer is compiled in, N alone is a run-time value: the loop has no index arithmetic, and a row
-// of the input, once in registers, serves all taps and both rows of outputs. Shared memory returns
-// 128 bytes a cycle, also where lanes share an address: 1 byte a product is the limit, and LeNet's
-// layers read 0.6 and 0.9. Limits: tiles that fit (fused_plan.py); fused_general.cu has the rest.
+// A thread owns STRIP windows side by side of one filter, and keeps all their convolution outputs
+// in registers; a block has IMAGES x FILTERS x ROWS x STRIPS such threads. Against conv2d, ReLU and
+// max_pool2d: one launch, and the map before the pooling is never stored. The layer is compiled in,
+// N alone is a run-time value: the loop has no index arithmetic, and a row of the input, once in
+// registers, serves all taps and both rows of outputs. Shared memory returns 128 bytes a cycle,
+// also where lanes share an address: 1 byte a product is the limit, and LeNet's layers read 0.6 and
+// 0.9. Limits: tiles that fit (fused_plan.py); fused_general.cu has the rest.
 #include "conv2d_relu_pool/fused.cuh"
 
 constexpr int OWNERS = IMAGES * FILTERS * ROWS * STRIPS;

@@ -27,6 +27,7 @@ constexpr int ROW_TILES = (layer.pooled_p + ROWS - 1) / ROWS;
 constexpr bool IS_COPY = layer.conv.pad_top == 0 && layer.conv.pad_left == 0 && ROW_TILES == 1 &&
                          TILE_H == layer.conv.h && TILE_W == layer.conv.w &&
                          PLANE == layer.conv.h * layer.conv.w && layer.conv.c % CHANNELS == 0;
+constexpr int FILLED_W = TILE_W + (TILE_W < PITCH && TILE_W % 2);  // it may be read in pairs
 constexpr int LANES = TILE_W > 16 ? 32 : TILE_W > 8 ? 16 : 8;  // of a warp, on one row of the tile
 
 template <class T>
@@ -63,7 +64,7 @@ __device__ __forceinline__ void load_image(scalar* to, const scalar* __restrict_
         const int c = line / TILE_H, i = line % TILE_H, row = first_row + i;
         const bool in_image = in_batch && c0 + c < layer.conv.c && inside(row, layer.conv.h);
         const scalar* from = x + x_offset(layer.conv, n, c0 + c, row, 0);
-        for (int j = threadIdx.x % LANES; j < TILE_W; j += LANES) {
+        for (int j = threadIdx.x % LANES; j < FILLED_W; j += LANES) {
             const int col = j - layer.conv.pad_left;
             to[c * PLANE + i / STEP_H * GROUP + i % STEP_H * PITCH + j] =
                 in_image && inside(col, layer.conv.w) ? from[col] : scalar(0);

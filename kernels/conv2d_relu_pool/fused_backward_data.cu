@@ -52,6 +52,9 @@ __device__ __forceinline__ void load_patches(scalar* patches, const scalar* __re
             row[j] = in_w && is_tap ? w[w_offset(layer.conv, k, c, r, s)] : scalar(0);
         }
         store_run(to, row);
+        if (at.d == SEEN_H - 1) {  // the last 16 bytes may have more room
+            for (int j = PATCH_W; j < VECTORS * VECTOR - at.d * PATCH_W; j++) to[j] = 0;
+        }
     }
 }
 

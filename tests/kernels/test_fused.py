@@ -26,7 +26,7 @@ emulated = pytest.mark.skipif(emulator.problem() is not None, reason=str(emulato
 CUT = {
     "columns": BlockShape.of((2, 3, 17, 43), (5, 3, 4, 3), padding=((1, 0), (2, 3))),
     "filters and channels": BlockShape.of(
-        (1, 30, 9, 20), (150, 30, 3, 2), stride=(1, 2), dilation=(2, 1), padding=1, pool=(3, 2)
+        (1, 30, 9, 20), (150, 30, 3, 3), stride=(1, 2), dilation=(2, 1), padding=1, pool=(3, 2)
     ),
     "rows": BlockShape.of((1, 2, 523, 12), (1, 2, 3, 3), padding=(0, 1)),
 }
@@ -52,6 +52,14 @@ def test_a_layer_that_does_not_fit_a_block_is_cut(what):
     }
     assert is_cut[what]
     assert [result.message for result in judged(shape)] == ["", "", ""]
+
+
+@emulated
+@pytest.mark.parametrize("direction", ["forward", "backward_data"])
+def test_what_is_read_in_wide_pieces_is_written_before(direction):
+    shape = CUT["filters and channels"]  # its tile is odd, and its patch no multiple of 16 bytes
+    for recording in xray.record_pass(ROW, direction, shape):
+        assert recording.findings == ()
 
 
 @emulated
