@@ -71,6 +71,11 @@ __device__ __forceinline__ int y_offset(const Conv2dShape& shape, int n, int k, 
     return ((n * shape.k + k) * shape.p + p) * shape.q + q;
 }
 
+// Of a block's pooled output.
+__device__ __forceinline__ int y_offset(const BlockShape& shape, int n, int k, int row, int col) {
+    return ((n * shape.conv.k + k) * shape.pooled_p + row) * shape.pooled_q + col;
+}
+
 __device__ __forceinline__ int x_offset(const PoolShape& shape, int n, int c, int h, int w) {
     return ((n * shape.c + c) * shape.h + h) * shape.w + w;
 }

@@ -112,6 +112,8 @@ def _spills(one: resources.Resources) -> bool:
 def _tile(defines: dict[str, int | str]) -> str:
     if "TILE_P" in defines:
         return f"{defines['TILE_P']}x{defines['TILE_Q']}"
+    if "LAYER" in defines:  # the fused block's
+        return "x".join(str(defines[name]) for name in ("IMAGES", "FILTERS", "ROWS", "STRIP"))
     return "-"
 
 

@@ -157,6 +157,7 @@ def units(row: table.Row, dtype: str) -> list[Unit]:
         Unit(defines, functools.partial(compile_file, source.path, items))
         for source in sources(row)
         for defines in source.variants
+        if defines.get("SCALAR", SCALARS[dtype]) == SCALARS[dtype]
         for items in [tuple(sorted({"SCALAR": SCALARS[dtype], **defines}.items()))]
     ]
 

@@ -21,6 +21,9 @@ struct BlockShape {
     int pooled_p, pooled_q;
 };
 
+// An argmax of a block's window whose ReLU is closed: its output is 0 and has no gradient.
+constexpr unsigned char CLOSED = 255;
+
 struct PoolShape {
     int n, c, h, w, r, s, p, q;
     int stride_h, stride_w;

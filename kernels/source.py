@@ -45,11 +45,15 @@ class CudaSource:
     Attributes
     ----------
     variants
-        Every set of macros that the file is compiled with, beside ``SCALAR``.
+        Every set of macros that the file is compiled with, beside ``SCALAR``; one that has it is
+        for that type alone.
     """
 
     def __init__(
-        self, file: str | Path, tiles: Sequence[Mapping[str, int]] = ({},), **defines: int | str
+        self,
+        file: str | Path,
+        tiles: Sequence[Mapping[str, int | str]] = ({},),
+        **defines: int | str,
     ) -> None:
         self.path = ROOT / file
         self.defines = defines

@@ -114,6 +114,8 @@ _ROWS = (
         "tiled in Numba CUDA"),
     Row("conv2d_relu_pool", "reference", "numpy", _BLOCK + "reference", ("cpu",), CONV2D_PASSES,
         "the judge: conv2d's, then ReLU and pooling"),
+    Row("conv2d_relu_pool", "fused", "cuda_c", _BLOCK + "fused", _DEVICES, CONV2D_PASSES,
+        "compiled for the layer; the map before the pooling stays in registers"),
     Row("max_pool2d", "reference", "numpy", _POOL2D + "max_reference", ("cpu",), POOL2D_PASSES,
         "the judge, one window at a time"),
     Row("max_pool2d", "cpu", "numba", _POOL2D + "max_cpu", ("cpu",), POOL2D_PASSES,

@@ -12,6 +12,7 @@ from typing import Any
 
 import kernels
 from kernels import place
+from lenet import products
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -145,7 +146,7 @@ class AvgPool2d(Layer):
 
 
 class Linear(Layer):
-    """y = x w + b, a matrix product by the array module's BLAS: (N, inputs) to (N, outputs)."""
+    """y = x w + b, a matrix product by a BLAS: (N, inputs) to (N, outputs)."""
 
     kind = "linear"
 
@@ -157,15 +158,17 @@ class Linear(Layer):
     def forward(self, x: Array) -> Array:
         """Return x w + b."""
         self.x = x
-        y = x @ self.w
+        y = place.array_module(x).empty((len(x), self.w.shape[1]), x.dtype)
+        products.matmul(x, self.w, out=y)
         y += self.b
         return y
 
     def backward(self, dy: Array) -> Array:
         """Write dw = x' dy and db; return dx = dy w'."""
-        place.array_module(dy).matmul(self.x.T, dy, out=self.dw)
+        products.matmul(self.x.T, dy, out=self.dw)
         dy.sum(axis=0, out=self.db)
-        return dy @ self.w.T
+        dx = place.array_module(dy).empty(self.x.shape, dy.dtype)
+        return products.matmul(dy, self.w.T, out=dx)
 
 
 class ReLU(Layer):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from kernels import place
+from kernels.training import softmax_cross_entropy as one_launch
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -39,6 +42,9 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     gradient
         (softmax(z) - onehot(label)) / N, (N, classes).
     """
+    if place.on_gpu(logits):
+        loss, _, gradient = softmax_cross_entropy_and_hits(logits, labels)
+        return loss, gradient
     xp = place.array_module(logits)
     rows = xp.arange(len(labels))
     shifted = logits - logits.max(axis=1, keepdims=True)
@@ -50,3 +56,25 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     gradient[rows, labels] -= 1
     gradient *= 1 / len(labels)
     return loss, gradient
+
+
+def softmax_cross_entropy_and_hits(logits: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """Return the loss, the hits and the gradient of a batch by one CUDA kernel.
+
+    Parameters
+    ----------
+    logits, labels
+        As for `softmax_cross_entropy`. NumPy arrays run the kernel on the emulator.
+
+    Returns
+    -------
+    loss, gradient
+        As from `softmax_cross_entropy`.
+    hits
+        How many rows have their maximum at their label, a 0-d int32 array.
+    """
+    xp = place.array_module(logits)
+    gradient = xp.empty_like(logits)
+    losses, hits = xp.empty(1, logits.dtype), xp.empty(1, np.int32)
+    one_launch.launch(logits, labels, gradient, losses, hits, one_launch.scratch(logits))
+    return losses[0], hits[0], gradient

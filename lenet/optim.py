@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kernels import place
+from kernels.training import nesterov_sgd
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -63,10 +64,18 @@ class NesterovSGD:
         self.weight_decay = weight_decay
         xp = place.array_module(weights)
         self.velocity = xp.zeros_like(weights)
-        self._scratch = xp.empty_like(weights)
+        # On a GPU the learning rate, which the kernel reads there.
+        self._scratch = xp.empty_like(weights[:1] if place.on_gpu(weights) else weights)
 
     def step(self, rate: float) -> None:
         """Move the weights by one step; the gradient is used up."""
+        if place.on_gpu(self.weights):
+            self._scratch.fill(rate)
+            nesterov_sgd.launch(
+                self.weights, self.gradient, self.velocity, self._scratch,
+                self.momentum, self.weight_decay,
+            )  # fmt: skip
+            return
         multiply = place.array_module(self.weights).multiply
         if self.weight_decay:
             self.gradient += multiply(self.weights, self.weight_decay, out=self._scratch)

@@ -60,13 +60,17 @@ _FILES = {
     ("winograd", "filter_source"): "conv2d/winograd_filter.cu",
     ("max", "source"): "pool2d/max.cu",
     ("avg", "source"): "pool2d/avg.cu",
+    ("fused", "source"): "conv2d_relu_pool/fused.cu",
+    ("fused", "filter_source"): "conv2d_relu_pool/fused_backward.cu",
+    ("fused", "data_source"): "conv2d_relu_pool/fused_backward_data.cu",
 }
 
 
 def _plant(
     name: str, row: str, healthy: str, faulty: str, *, source: str = "source", file: str = ""
 ) -> Plant:
-    operation = {"max": "max_pool2d", "avg": "avg_pool2d"}.get(row, "conv2d")
+    operations = {"max": "max_pool2d", "avg": "avg_pool2d", "fused": "conv2d_relu_pool"}
+    operation = operations.get(row, "conv2d")
     file = file or _FILES[row, source]
     return Plant(name, operation, row, source, file, healthy, faulty)
 
@@ -262,4 +266,19 @@ PLANTS = (
            "min(row / shape.stride_h + 1, shape.p - 1)"),
     _plant("padding always counted", "avg", "shape.include_pad ?", "true ?"),
     _plant("padding never counted", "avg", "shape.include_pad ?", "false ?"),
+    # The fused block.
+    _plant("fused ties to the last", "fused", "!(value <= best)", "!(value < best)"),
+    _plant("ReLU open at zero", "fused", "best <= scalar(0);", "best < scalar(0);"),
+    _plant("fused no barrier before the reads", "fused",
+           "__syncthreads();  // a thread reads what its neighbours loaded", ""),
+    _plant("fused no barrier before the outputs", "fused",
+           "__syncthreads();  // the next channels, or the outputs, overwrite what others still read",
+           ""),
+    _plant("gradient to the place across the diagonal", "fused",
+           "at.d - at.c / layer.pool_s", "at.d - at.c % layer.pool_s", source="data_source"),
+    _plant("no barrier between the rounds", "fused",
+           "__syncthreads();  // the next round adds to what this one wrote", "",
+           source="data_source"),
+    _plant("filter gradient one window on", "fused", "window % layer.pooled_q",
+           "(window + 1) % layer.pooled_q", source="filter_source"),
 )  # fmt: skip

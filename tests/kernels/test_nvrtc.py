@@ -10,6 +10,7 @@ import pytest
 
 from kernels import resources, shapes, table
 from kernels.source import ROOT, SCALARS, KernelCompileError, nvrtc_code, nvrtc_options
+from kernels.training import nesterov_sgd, softmax_cross_entropy
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed (make test does)")
 
@@ -24,24 +25,28 @@ FILES = sorted(
 
 
 def variants(file: str) -> list[dict[str, int | str]]:
-    """Return the defines a .cu file is compiled with, by the rows that it belongs to."""
+    """Return the defines a .cu file is compiled with, by the rows or the training's launchers."""
+    sources = [source for row in table.rows() for source in resources.sources(row)]
+    sources += [nesterov_sgd.source, softmax_cross_entropy.source]
     found = [
-        defines
-        for row in table.rows()
-        for source in resources.sources(row)
-        if source.path == ROOT / file
-        for defines in source.variants
+        defines for source in sources if source.path == ROOT / file for defines in source.variants
     ]
     return [defines for i, defines in enumerate(found) if defines not in found[:i]]
 
 
+# What is compiled for a layer is long: only for one architecture where time is short.
 CASES = [
-    pytest.param(file, defines, scalar, arch, id=f"{file}-{_label}-{scalar}-{arch}")
+    pytest.param(
+        file, defines, scalar, arch,
+        id=f"{file}-{_label}-{scalar}-{arch}",
+        marks=pytest.mark.slow if "LAYER" in defines and arch != "sm_90" else (),
+    )
     for file in FILES
     for defines in variants(file)
     for _label in [",".join(f"{k}={v}" for k, v in defines.items()) or "plain"]
     for scalar, arch in itertools.product(SCALARS.values(), ARCHITECTURES)
-]
+    if defines.get("SCALAR", scalar) == scalar
+]  # fmt: skip
 
 
 def compile_for(arch: str, code: str, options: tuple[str, ...], label: str) -> list[int]:

@@ -91,6 +91,18 @@ for name in ["auto", *in_c]:
     dw = kernels.conv2d_backward_filter(x, y, w.shape, **how)
     same(dw, kernels.conv2d_backward_filter(host, y.get(), w.shape, **judge))
     same(kernels.conv2d_backward_bias(y, kernel=name), y.get().sum(axis=(0, 2, 3)))
+# A layer with work enough that the kernels are compiled for it.
+xs, ws = cupy.asarray(np.tile(host, (1, 1, 3, 9))), cupy.asarray(np.tile(filters, (8, 1, 1, 1)))
+y, argmax = kernels.conv2d_relu_pool(xs, ws, kernel="fused", return_argmax=True)
+same(y, kernels.conv2d_relu_pool(xs.get(), ws.get(), kernel="reference"))
+dx = kernels.conv2d_relu_pool_backward_data(y, argmax, ws, xs.shape, kernel="fused")
+same(dx, kernels.conv2d_relu_pool_backward_data(
+    y.get(), argmax.get(), ws.get(), xs.shape, kernel="reference"))
+dw = kernels.conv2d_relu_pool_backward_filter(xs, y, argmax, ws.shape, kernel="fused")
+same(dw / 1000, kernels.conv2d_relu_pool_backward_filter(
+    xs.get(), y.get(), argmax.get(), ws.shape, kernel="reference") / 1000)
+same(kernels.conv2d_relu_pool_backward_bias(y, argmax, kernel="fused"),
+     y.get().sum(axis=(0, 2, 3)))
 y, argmax = kernels.max_pool2d(x, return_argmax=True)
 same(y, kernels.max_pool2d(host, kernel="reference"))
 same(kernels.max_pool2d_backward(y, argmax, x.shape),
@@ -126,6 +138,60 @@ def test_lenet_trains_on_the_gpu_path(tmp_path):
         "np.testing.assert_allclose(losses('gpu', 'auto', 'auto'), losses('cpu', 'cpu', 'cpu'),\n"
         "    rtol=1e-4)\n",
     )
+
+
+GRAPH = """
+import cupy, numpy as np
+from kernels.training import nesterov_sgd, softmax_cross_entropy
+from lenet import loss, optim, products
+rng = np.random.default_rng(0)
+x, w = rng.standard_normal((20, 7), np.float32), rng.standard_normal((7, 5), np.float32)
+labels, rates = rng.integers(0, 5, 20), np.array([0.3, 0.2, 0.1], np.float32)
+on_gpu = [cupy.asarray(a) for a in (x, w, np.zeros(35, np.float32), labels, rates)]
+gx, gw, velocity, glabels, grates = on_gpu
+logits, dlogits, dw = (cupy.empty(s, np.float32) for s in ((20, 5), (20, 5), (7, 5)))
+losses, hits = cupy.zeros(3, np.float32), cupy.zeros(3, np.int32)
+step, ticket = cupy.zeros(1, np.int32), cupy.zeros(1, np.uint32)
+scratch = softmax_cross_entropy.scratch(logits)
+def train():
+    products.matmul(gx, gw, out=logits)
+    softmax_cross_entropy.launch(logits, glabels, dlogits, losses, hits, scratch, step)
+    products.matmul(gx.T, dlogits, out=dw)
+    flat = gw.reshape(-1), dw.reshape(-1), velocity
+    nesterov_sgd.launch(*flat, grates, 0.9, 0.01, step, ticket)
+products.matmul(gx, gw, out=logits)  # the first product makes the handle, which no graph can hold
+stream = cupy.cuda.Stream(non_blocking=True)
+with stream:
+    stream.begin_capture()
+    train()
+    graph = stream.end_capture()
+assert step.get()[0] == 0, "captured, not run"
+for _ in range(3):
+    graph.launch()
+weights, gradient = w.astype(float).reshape(-1), np.empty(35)
+sgd = optim.NesterovSGD(weights, gradient, 0.9, 0.01)
+for number in range(3):
+    want, dz = loss.softmax_cross_entropy(x @ weights.reshape(7, 5), labels)
+    np.testing.assert_allclose(losses.get()[number], want, rtol=1e-5)
+    gradient[...] = (x.T @ dz).reshape(-1)
+    sgd.step(rates[number])
+np.testing.assert_allclose(gw.get().reshape(-1), weights, rtol=1e-4, atol=1e-5)
+assert step.get()[0] == 3 and ticket.get()[0] == 0
+for refused in (
+    lambda: products.matmul(gx[:, ::2], gw[::2], out=logits),
+    lambda: products.matmul(gx, gw, out=cupy.empty((5, 20), np.float32).T),
+):
+    try:
+        refused()
+    except ValueError as error:
+        assert "contiguous" in str(error)
+        continue
+    raise SystemExit("not refused")
+"""
+
+
+def test_a_training_step_as_a_graph():
+    run("-c", GRAPH)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as _np
 
-from cupy import cuda, lib
+from cupy import _cublas, cuda, lib  # noqa: F401
 from cupy._raw import RawKernel, RawModule
 
 __all__ = ["RawKernel", "RawModule", "cuda", "lib", "ndarray"]

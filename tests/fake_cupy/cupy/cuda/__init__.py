@@ -149,3 +149,4 @@ def get_current_stream() -> Stream:
 
 
 nvtx = types.SimpleNamespace(RangePush=lambda *_: None, RangePop=lambda: None)
+device = types.SimpleNamespace(get_cublas_handle=lambda: 1)

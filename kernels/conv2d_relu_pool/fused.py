@@ -1,0 +1,114 @@
+"""Convolution, bias, ReLU and max-pooling in one launch, compiled for the layer (`fused.cu`).
+
+The gradients go through the argmax alone (`fused_backward.cu`, `fused_backward_data.cu`). A layer
+with little work for an image, or one that fits no tile (`fused_plan.py`), takes `fused_general.cu`,
+which is compiled once for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from kernels import cases
+from kernels.conv2d_relu_pool import fused_plan
+from kernels.shapes import BlockShape
+from kernels.source import CudaSource, ceil_div
+
+__all__ = [
+    "backward_bias", "backward_data", "backward_filter", "forward", "workspace_bytes",
+]  # fmt: skip
+
+THREADS = 256
+
+
+def _tiles(direction: str, *layers: str) -> list[dict[str, int | str]]:
+    """Return the macros of LeNet's layers for small and large batches, and of doubles."""
+    asked = [(layer, n, 4) for layer in layers for n in (2, 8192)] + [(layers[-1], 8192, 8)]
+    shapes = {layer: BlockShape(*cases.LENET[layer]) for layer in layers}
+    plans = [
+        fused_plan.make(direction, shapes[layer]._replace(n=n), size) for layer, n, size in asked
+    ]
+    found = [plan.defines for plan in plans if plan]
+    return [defines for i, defines in enumerate(found) if defines not in found[:i]]
+
+
+source = CudaSource("conv2d_relu_pool/fused.cu", _tiles("forward", "block1", "block2"))
+filter_source = CudaSource(
+    "conv2d_relu_pool/fused_backward.cu", _tiles("backward_filter", "block1", "block2")
+)
+data_source = CudaSource(
+    "conv2d_relu_pool/fused_backward_data.cu", _tiles("backward_data", "block2")
+)
+general_source = CudaSource("conv2d_relu_pool/fused_general.cu", THREADS=THREADS)
+
+
+def forward(x: Any, w: Any, b: Any, y: Any, argmax: Any, shape: BlockShape) -> None:
+    """Write y and argmax (uint8), (N,K,pooled P,pooled Q), from x (N,C,H,W), w (K,C,R,S) and b."""
+    _launch(source, "forward", (x, w, b, y, argmax, shape), y.size)
+
+
+def backward_data(dy: Any, argmax: Any, w: Any, dx: Any, shape: BlockShape) -> None:
+    """Write dx (N,C,H,W) from dy and argmax, (N,K,pooled P,pooled Q), and w (K,C,R,S)."""
+    _launch(data_source, "backward_data", (dy, argmax, w, dx, shape), dx.size)
+
+
+def backward_filter(
+    x: Any, dy: Any, argmax: Any, dw: Any, shape: BlockShape, workspace: Any = None
+) -> None:
+    """Write dw (K,C,R,S) from x (N,C,H,W), dy and argmax; the workspace holds the slices."""
+    partial = dw if workspace is None else workspace.view(dw.dtype)
+    slices = partial.size // dw.size
+    args = (x, dy, argmax, partial, shape, np.int32(slices))
+    _launch(filter_source, "backward_filter", args, partial.size, slices)
+    _sum_slices(partial, dw, slices)
+
+
+def backward_bias(dy: Any, argmax: Any, db: Any, shape: BlockShape, workspace: Any = None) -> None:
+    """Write db (K,) from dy and argmax, (N,K,pooled P,pooled Q); the workspace holds the slices."""
+    partial = db if workspace is None else workspace.view(db.dtype)
+    slices = partial.size // db.size
+    kernel = general_source.kernel("conv2d_relu_pool_general_backward_bias", like=dy)
+    kernel((partial.size,), (THREADS,), (dy, argmax, partial, shape, np.int32(slices)))
+    _sum_slices(partial, db, slices)
+
+
+def workspace_bytes(direction: str, shape: BlockShape, itemsize: int, limit: int) -> int:
+    """Return the bytes of workspace a pass wants: a partial sum for each slice of the batch.
+
+    One slice needs none; a tight `limit` makes fewer slices, never an error.
+    """
+    if direction not in ("backward_filter", "backward_bias"):
+        return 0
+    size, blocks = shape.k, shape.k
+    if direction == "backward_filter":
+        size = math.prod(shape.filter_shape)
+        plan = fused_plan.make(direction, shape, itemsize)
+        blocks = plan.tiles if plan else ceil_div(size, THREADS)
+    slices = min(ceil_div(fused_plan.WANTED_BLOCKS, blocks), shape.n, limit // (size * itemsize))
+    return slices * size * itemsize if slices > 1 else 0
+
+
+def _launch(
+    compiled: CudaSource, direction: str, args: tuple[Any, ...], elements: int, slices: int = 0
+) -> None:
+    """Launch a pass as its plan says; without one a thread an element of the output."""
+    like = args[0]
+    shape = next(arg for arg in args if isinstance(arg, BlockShape))
+    plan = fused_plan.make(direction, shape, like.dtype.itemsize)
+    if plan is None:
+        kernel = general_source.kernel(f"conv2d_relu_pool_general_{direction}", like=like)
+        kernel((ceil_div(elements, THREADS),), (THREADS,), args)
+        return
+    kernel = compiled.kernel(f"conv2d_relu_pool_fused_{direction}", like=like, **plan.defines)
+    blocks = plan.tiles * (slices or ceil_div(shape.n, plan.images))
+    kernel((blocks,), (plan.threads,), args, shared_mem=plan.shared_bytes)
+
+
+def _sum_slices(partial: Any, total: Any, slices: int) -> None:
+    if slices > 1:
+        kernel = general_source.kernel("conv2d_relu_pool_sum_slices", like=total)
+        size = (np.int32(total.size), np.int32(slices))
+        kernel((ceil_div(total.size, 32),), (THREADS,), (partial, total, *size))

@@ -1,0 +1,335 @@
+"""How a pass of the fused block is cut up for a layer: the macros of `fused.cuh`, banks, blocks."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
+
+from kernels.shapes import BlockShape
+from kernels.source import ceil_div
+
+# Compiling takes about a second: not for layers with fewer multiply-adds an image than this.
+WORTH_COMPILING = 1 << 16
+# Registers of a thread, in bytes: its sums, and a row of its input. And products without a loop.
+MOST_SUMS = {"forward": 256, "backward_data": 480}
+MOST_ROW = 192
+MOST_UNROLLED = 4096
+MOST_THREADS = {"forward": 256, "backward_data": 256, "backward_filter": 512}
+# Shared memory of a block, bytes: two fit a multiprocessor of every GPU since Turing.
+ROOM = 32 << 10
+# Blocks that are several, or one, for each of the largest GPU's 132 multiprocessors.
+WANTED_BLOCKS = 512
+LEAST_BLOCKS = 128
+
+T = TypeVar("T")
+
+
+class Plan(NamedTuple):
+    """One pass of one layer.
+
+    Attributes
+    ----------
+    defines
+        Macros of the .cu file.
+    images
+        Of the batch, in a block.
+    tiles
+        Blocks for these images; for the filter's gradient, for a slice of the batch.
+    threads
+        Of a block.
+    shared_bytes
+        Dynamic shared memory of a block.
+    """
+
+    defines: dict[str, int | str]
+    images: int
+    tiles: int
+    threads: int
+    shared_bytes: int
+
+
+class Tile(NamedTuple):
+    """The tile of `fused.cuh`: what ROWS x STRIPS threads see of an image, and where it lies."""
+
+    shape: BlockShape
+    rows: int
+    strips: int
+    channels: int
+    pitch: int = 0
+    group: int = 0
+    plane_pad: int = 0
+    image_pad: int = 0
+
+    @property
+    def strip(self) -> int:
+        """Windows of a thread."""
+        return ceil_div(self.shape.pooled_q, self.strips)
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """Rows and columns from a thread's windows to its neighbours'."""
+        shape = self.shape
+        return shape.pool_r * shape.stride_h, self.strip * shape.pool_s * shape.stride_w
+
+    @property
+    def seen(self) -> tuple[int, int]:
+        """Rows and columns that a thread's windows see."""
+        shape, (step_h, step_w) = self.shape, self.step
+        window_h, window_w = shape.conv.window
+        return step_h - shape.stride_h + window_h, step_w - shape.stride_w + window_w
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Rows and columns that all threads see."""
+        (step_h, step_w), (seen_h, seen_w) = self.step, self.seen
+        return (self.rows - 1) * step_h + seen_h, (self.strips - 1) * step_w + seen_w
+
+    @property
+    def plane(self) -> int:
+        """Elements from a channel to the next."""
+        return ceil_div(self.extent[0], self.step[0]) * self.group + self.plane_pad
+
+    @property
+    def image(self) -> int:
+        """Elements from an image to the next."""
+        return self.channels * self.plane + self.image_pad
+
+    def with_pitch(self, pitch: int, plane_pad: int = 0, image_pad: int = 0) -> Tile:
+        """Return the tile with rows `pitch` apart."""
+        group = self.step[0] * pitch
+        return self._replace(pitch=pitch, group=group, plane_pad=plane_pad, image_pad=image_pad)
+
+    def defines(self, itemsize: int, images: int, filters: int) -> dict[str, int | str]:
+        """Return the macros."""
+        return {
+            "SCALAR": {4: "float", 8: "double"}[itemsize],
+            "LAYER": ",".join(map(str, self.shape._replace(n=0))),
+            "IMAGES": images, "FILTERS": filters, "CHANNELS": self.channels, "ROWS": self.rows,
+            "STRIP": self.strip, "PITCH": self.pitch, "GROUP": self.group,
+            "PLANE_PAD": self.plane_pad, "IMAGE_PAD": self.image_pad,
+        }  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1024)
+def make(direction: str, shape: BlockShape, itemsize: int) -> Plan | None:
+    """Return the plan of a pass, or None where the layer is not compiled for itself.
+
+    Parameters
+    ----------
+    direction
+        ``"forward"``, ``"backward_data"`` or ``"backward_filter"``.
+    shape
+        The block's.
+    itemsize
+        Bytes an element.
+    """
+    work = shape._replace(n=1).flops // 2
+    return None if work < WORTH_COMPILING else _PLANS[direction](shape, itemsize)
+
+
+def _forward(shape: BlockShape, itemsize: int) -> Plan | None:
+    window, taps = shape.pool_r * shape.pool_s, shape.r * shape.s
+    strips = ceil_div(shape.pooled_q * window * itemsize, MOST_SUMS["forward"])
+    tile, filters = Tile(shape, shape.pooled_p, strips, shape.c), shape.k
+    unrolled = tile.strip * window * taps
+    if strips > shape.pooled_q or unrolled > MOST_UNROLLED or tile.seen[1] * itemsize > MOST_ROW:
+        return None
+
+    def room(tile: Tile, images: int = 1) -> int:
+        inputs = images * tile.image + filters * (tile.channels * taps + 1)
+        outputs = images * filters * tile.rows * strips * tile.strip
+        return max(inputs * itemsize, outputs * (itemsize + 4))
+
+    most = MOST_THREADS["forward"]
+    while True:
+        tile = tile.with_pitch(ceil_div(tile.extent[1], 2) * 2)
+        threads = filters * tile.rows * strips
+        if threads <= most and room(tile) <= ROOM:
+            break
+        if threads > most and filters > 1:
+            filters = ceil_div(filters, 2)
+        elif threads <= most and tile.channels > 1:
+            tile = tile._replace(channels=ceil_div(tile.channels, 2))
+        elif tile.rows > 1:
+            tile = tile._replace(rows=ceil_div(tile.rows, 2))
+        else:
+            return None
+
+    # Several images, for the sake of full warps, where the batch has blocks enough.
+    tiles = ceil_div(shape.k, filters) * ceil_div(shape.pooled_p, tile.rows)
+    images = min(
+        [1, *(n for n in range(2, most // threads + 1) if tiles * (shape.n // n) >= WANTED_BLOCKS)],
+        key=lambda n: (room(tile, n) > ROOM, ceil_div(n * threads, 32) / n),
+    )
+    owners = _places(images, filters, tile.rows, strips)
+    step_w = tile.step[1]
+
+    def is_free(tile: Tile) -> bool:
+        reads = [n * tile.image + row * tile.group + s * step_w for n, _, row, s in owners]
+        return room(tile, images) <= ROOM and _is_free(reads, 2 - step_w % 2, itemsize)
+
+    tile = _first(
+        (
+            tile._replace(group=tile.group + more, image_pad=pad)
+            for more, pad in _places(range(0, 66, 2), range(0, 66 if images > 1 else 1, 2))
+        ),
+        is_free,
+    )
+    filter_pad = _first(
+        range(2),
+        lambda pad: _is_free(
+            [k * (tile.channels * taps + pad) for _, k, *_ in owners], 1, itemsize
+        ),
+    )
+    defines = tile.defines(itemsize, images, filters) | {"FILTER_PAD": filter_pad}
+    return Plan(defines, images, tiles, _whole_warps(len(owners)), room(tile, images))
+
+
+def _backward_filter(shape: BlockShape, itemsize: int) -> Plan | None:
+    tile, filters = Tile(shape, shape.pooled_p, 1, shape.c), shape.k
+    while True:
+        tile = tile.with_pitch(tile.extent[1])
+        # A filter has whole warps where that leaves few lanes idle.
+        fibers = tile.channels * shape.r
+        fiber_lanes = fibers if fibers < 24 else _whole_warps(fibers)
+        share_lanes = _whole_warps(filters * fiber_lanes)
+        shares = max(MOST_THREADS["forward"] // share_lanes, 1)
+        entries = filters * shape.pooled_p * shape.pooled_q * 2
+        sums = shares * filters * fibers * shape.s
+
+        def room(tile: Tile) -> int:
+            return (entries + max(tile.image, sums)) * itemsize  # noqa: B023
+
+        if share_lanes <= MOST_THREADS["backward_filter"] and room(tile) <= ROOM:
+            break
+        if filters > 1:
+            filters = ceil_div(filters, 2)
+        elif tile.channels > 1:
+            tile = tile._replace(channels=ceil_div(tile.channels, 2))
+        else:
+            return None
+
+    # A warp of one filter reads at one winner's place, one of several filters at any of them.
+    alone = fiber_lanes % 32 == 0
+    places = _places(*((1, 1) if alone else (shape.pool_r, shape.pool_s)), tile.channels, shape.r)
+
+    def is_free(tile: Tile) -> bool:
+        reads = [
+            c * tile.plane
+            + (r * shape.dilation_h + row * shape.stride_h) * tile.pitch
+            + col * shape.stride_w
+            for row, col, c, r in places
+        ]
+        return room(tile) <= ROOM and _is_free(reads, 1, itemsize)
+
+    tile = _first(
+        (
+            tile.with_pitch(tile.pitch + more, plane_pad=pad)
+            for more, pad in _places(17, 33 if tile.channels > 1 else 1)
+        ),
+        is_free,
+    )
+    tiles = ceil_div(shape.k, filters) * ceil_div(shape.c, tile.channels)
+    defines = tile.defines(itemsize, 1, filters) | {"SHARES": shares, "FIBER_LANES": fiber_lanes}
+    return Plan(defines, 1, tiles, shares * share_lanes, room(tile))
+
+
+def _backward_data(shape: BlockShape, itemsize: int) -> Plan | None:
+    most, most_sums = MOST_THREADS["backward_data"], MOST_SUMS["backward_data"] // itemsize
+    strips = next(
+        (
+            n
+            for n in range(1, shape.pooled_q + 1)
+            if math.prod(Tile(shape, 1, n, 1).seen) <= most_sums
+        ),
+        0,
+    )
+    an_image = shape.pooled_p * strips
+    if not 0 < an_image <= most:
+        return None
+    # Images that fill a channel's warps; then as many channels as leave blocks enough.
+    images = min(range(1, 9), key=lambda n: (_whole_warps(n * an_image) / n, n))
+    groups, lanes = ceil_div(shape.n, images), _whole_warps(images * an_image)
+    channels = next(
+        n
+        for n in range(min(max(most // lanes, 1), shape.c), 0, -1)
+        if n == 1 or groups * ceil_div(shape.c, n) >= LEAST_BLOCKS
+    )
+    tile, filters = Tile(shape, shape.pooled_p, strips, channels), shape.k
+    tile = tile.with_pitch(tile.extent[1])
+    one_window = Tile(shape, 1, shape.pooled_q, 1)
+    vectors = ceil_div(math.prod(one_window.seen) * itemsize, 16) | 1
+    patches = (shape.pool_r * shape.pool_s + 1) * vectors * 16 // itemsize
+    windows = tile.rows * strips * tile.strip
+
+    def room(tile: Tile, entries_pad: int = 0) -> int:
+        entries = images * (filters * windows + entries_pad) * 2
+        return max(filters * channels * patches + entries, images * tile.image) * itemsize
+
+    while room(tile) > ROOM and filters > 1:
+        filters = ceil_div(filters, 2)
+    if room(tile) > ROOM:
+        return None
+    owners, step_w = _places(images, tile.rows, strips), tile.step[1]
+
+    def adds_freely(tile: Tile) -> bool:
+        adds = [n * tile.image + row * tile.group + s * step_w for n, row, s in owners]
+        return room(tile) <= ROOM and _is_free(adds, 1, itemsize)
+
+    def reads_freely(pad: int) -> bool:
+        an_image = filters * windows + pad
+        reads = [n * an_image + (row * strips + s) * tile.strip for n, row, s in owners]
+        return room(tile, pad) <= ROOM and _is_free([2 * at for at in reads], 2, itemsize)
+
+    tile = _first(
+        (
+            tile.with_pitch(tile.pitch + more, image_pad=pad)
+            for more, pad in _places(17, 33 if images > 1 else 1)
+        ),
+        adds_freely,
+    )
+    entries_pad = _first(range(33), reads_freely)
+    defines = tile.defines(itemsize, images, filters) | {"ENTRIES_PAD": entries_pad}
+    tiles = ceil_div(shape.c, channels)
+    return Plan(defines, images, tiles, channels * lanes, room(tile, entries_pad))
+
+
+_PLANS = {
+    "forward": _forward,
+    "backward_data": _backward_data,
+    "backward_filter": _backward_filter,
+}
+
+
+def _places(*extents: int | Iterable[int]) -> list[tuple[int, ...]]:
+    """Return all places of a grid, the last extent fastest."""
+    return list(itertools.product(*(range(e) if isinstance(e, int) else e for e in extents)))
+
+
+def _whole_warps(threads: int) -> int:
+    return ceil_div(threads, 32) * 32
+
+
+def _first(candidates: Iterable[T], is_good: Callable[[T], bool]) -> T:
+    """Return the first good candidate, or the first at all: conflicts cost time, no more."""
+    candidates = list(candidates)
+    return next(filter(is_good, candidates), candidates[0])
+
+
+def _is_free(offsets: list[int], width: int, itemsize: int) -> bool:
+    """Tell whether threads that read `width` elements at these offsets meet in no bank.
+
+    Of 4 bytes a lane a whole warp goes at a time, of 8 half of it, of 16 a quarter; lanes with the
+    same address are served together.
+    """
+    words = width * itemsize // 4
+    together = 32 // words
+    for first in range(0, len(offsets), together):
+        starts = {offset * itemsize // 4 for offset in offsets[first : first + together]}
+        banks = {(start + word) % 32 for start in starts for word in range(words)}
+        if len(banks) < len(starts) * words:
+            return False
+    return True

@@ -1,0 +1,1 @@
+"""What a training step launches beside its layers: the loss with its gradient, and the update."""
