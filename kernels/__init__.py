@@ -28,6 +28,7 @@ from kernels.operations import (
     max_pool2d,
     max_pool2d_backward,
 )
+from kernels.precision import reduced_precision
 from kernels.shapes import BlockShape, Conv2dShape, PoolShape, receptive_field
 from kernels.workspace import workspace_limit
 
@@ -48,5 +49,6 @@ __all__ = [
     "max_pool2d",
     "max_pool2d_backward",
     "receptive_field",
+    "reduced_precision",
     "workspace_limit",
 ]

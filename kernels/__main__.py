@@ -1,4 +1,4 @@
-"""Command line: ``python -m kernels list | check | explain | xray``."""
+"""Command line: ``python -m kernels list | check | tune | explain | xray``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from kernels import explain, list_resources, table
+from kernels import explain, list_resources, table, tune
 from kernels.source import SCALARS
 from kernels.xray import cli
 
@@ -33,6 +33,16 @@ def main(argv: list[str] | None = None) -> int:
         "--arch", metavar="SM", help=f"architecture to compile for (default {list_resources.ARCH})"
     )
     listing.add_argument("--dtype", choices=SCALARS, help="of the arrays (default float32)")
+    listing.add_argument(
+        "--auto", action="store_true",
+        help="instead: what kernel='auto' chose on GPUs, with the times measured",
+    )  # fmt: skip
+    listing.add_argument(
+        "--tiles", action="store_true", help="instead: the tiles that 'tune' found on GPUs"
+    )
+    listing.add_argument(
+        "--forget", action="store_true", help="with --auto or --tiles: forget them all"
+    )
     listing.add_argument("--json", action="store_true", help="for a program to read")
     listing.set_defaults(run=_list)
 
@@ -63,6 +73,10 @@ def main(argv: list[str] | None = None) -> int:
     check.add_argument("--json", action="store_true", help="for a program to read")
     check.set_defaults(run=_check)
 
+    tuning = commands.add_parser("tune", help="search a kernel's tile sizes on this GPU")
+    tune.add_arguments(tuning)
+    tuning.set_defaults(run=tune.run)
+
     explaining = commands.add_parser("explain", help="the arithmetic of a layer or a network")
     explain.add_arguments(explaining)
     explaining.set_defaults(run=explain.run)
@@ -86,12 +100,22 @@ def _count(text: str) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
+    if sum((args.resources, args.auto, args.tiles)) > 1:
+        print("list: give one of --resources, --auto and --tiles", file=sys.stderr)
+        return 2
+    if args.forget and not (args.auto or args.tiles):
+        print("list: --forget goes with --auto or --tiles only", file=sys.stderr)
+        return 2
     if args.resources:
         return list_resources.run(args)
     for option in ("arch", "dtype"):
         if getattr(args, option) is not None:
             print(f"list: --{option} goes with --resources only", file=sys.stderr)
             return 2
+    if args.auto or args.tiles:
+        from kernels import list_choices
+
+        return list_choices.run(args)
     from kernels.check import places_here
 
     listing = [(row, places_here(row)) for row in table.rows()]

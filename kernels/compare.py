@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels import place
 from kernels.conv2d import reference as conv2d_reference
 from kernels.conv2d_relu_pool import reference as block_reference
 from kernels.pool2d import avg_reference, max_reference
@@ -220,10 +221,10 @@ def expected(
     bound.fill(np.nan)
     mixed = growth > 0 and direction != "backward_bias"
     if mixed and direction != "backward_filter":
-        magnitudes = (magnitudes[0], _mean_of_taps(magnitudes[1]), *magnitudes[2:])
+        magnitudes = (magnitudes[0], mean_of_taps(magnitudes[1]), *magnitudes[2:])
     reference(*magnitudes, bound, *others, shape)
     if mixed and direction == "backward_filter":
-        bound = _mean_of_taps(bound)
+        bound = mean_of_taps(bound)
     with_bias = direction == "forward" and len(inputs) == 3 and inputs[2] is not None
     n = reduction_length(direction, shape, with_bias)
     roundings = n + 1
@@ -258,9 +259,10 @@ def outputs(
     return [(shape.output_shape, None)]
 
 
-def _mean_of_taps(filters: Any) -> np.ndarray:
+def mean_of_taps(filters: Any) -> Any:
     """Return filters (K,C,R,S) whose taps are all their filter's mean."""
-    return np.broadcast_to(filters.mean(axis=(2, 3), keepdims=True), filters.shape).copy()
+    xp = place.array_module(filters)
+    return xp.broadcast_to(filters.mean(axis=(2, 3), keepdims=True), filters.shape).copy()
 
 
 def _wide(array: np.ndarray) -> np.ndarray:

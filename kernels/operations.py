@@ -45,7 +45,9 @@ def conv2d(
         int, (vertical, horizontal), ((top, bottom), (left, right)), ``"valid"`` or ``"same"``
         (output = ceil(input / stride), the odd row or column at the bottom or right).
     kernel
-        A row's name (``python -m kernels list``), ``"reference"`` or ``"auto"``.
+        A row's name (``python -m kernels list``), ``"reference"`` or ``"auto"``: on a GPU what
+        was fastest there when this pass was first called with such arrays (`kernels.choosing`),
+        on the host ``"cpu"``.
 
     Returns
     -------
@@ -234,7 +236,7 @@ def max_pool2d(
         y = xp.empty(shape.output_shape, x.dtype)
         argmax = xp.empty(shape.output_shape, np.int32)
         if shape.n:
-            run(row, "forward", (x, y, argmax), shape)
+            run_asked(kernel, row, "forward", (x, y, argmax), shape)
     return (y, argmax) if return_argmax else y
 
 
@@ -390,8 +392,23 @@ def launch(
         if shape.n == 0:
             return xp.zeros(output_dims, like.dtype)
         output = xp.empty(output_dims, like.dtype)
-        run(row, direction, (*inputs, output), shape)
+        run_asked(kernel, row, direction, (*inputs, output), shape)
     return output
+
+
+def run_asked(
+    kernel: str,
+    row: table.Row,
+    direction: str,
+    arrays: tuple[Array | None, ...],
+    shape: Shape,
+) -> None:
+    """Run the row that `table.find` gave for `kernel`; for ``"auto"`` on a GPU, the fastest."""
+    if kernel == "auto" and "gpu" in row.places:  # else it is a row of the host: nothing to choose
+        from kernels import choosing  # what it imports, the host does without
+
+        row = choosing.fastest(row, direction, arrays, shape)
+    run(row, direction, arrays, shape)
 
 
 def run(row: table.Row, direction: str, arrays: tuple[Array | None, ...], shape: Shape) -> None:
@@ -416,7 +433,5 @@ def run(row: table.Row, direction: str, arrays: tuple[Array | None, ...], shape:
 
 def workspace_for(row: table.Row, direction: str, shape: Shape, like: Any) -> dict[str, Array]:
     """Return ``{"workspace": array}`` beside `like` where a launcher wants some, else nothing."""
-    if not hasattr(row.launchers, "workspace_bytes"):
-        return {}
-    nbytes = row.launchers.workspace_bytes(direction, shape, like.dtype.itemsize, workspace.limit())
+    nbytes = row.workspace_bytes(direction, shape, like.dtype.itemsize, workspace.limit())
     return {"workspace": place.array_module(like).empty(nbytes, np.uint8)} if nbytes else {}

@@ -39,6 +39,20 @@ def current(array: Any) -> AbstractContextManager[Any]:
 
 
 @functools.cache
+def gpu_identity(device: int) -> dict[str, str]:
+    """Return what a time measured on a GPU depends on: the GPU and its driver."""
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    properties = runtime.getDeviceProperties(device)
+    return {
+        "name": properties["name"].decode(),
+        "compute_capability": f"{properties['major']}.{properties['minor']}",
+        "cuda_driver": str(runtime.driverGetVersion()),
+    }
+
+
+@functools.cache
 def gpu_problem() -> str | None:
     """Return why no GPU can be used here, or None when one can."""
     if importlib.util.find_spec("cupy") is None:

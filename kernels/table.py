@@ -38,7 +38,13 @@ class Row:
         One line for a person.
     roundoff
         Unit round-off to which its products round each factor, where it is not the arrays' own
-        (TF32: 2**-11, bfloat16: 2**-8); ``"auto"`` never is such a row.
+        (TF32: 2**-11, bfloat16: 2**-8); ``"auto"`` is such a row only inside
+        `kernels.reduced_precision`.
+    growth
+        Of an algorithm that mixes a filter's taps before it multiplies (Winograd): the factor that
+        `compare.expected` puts before the mean of the taps; 0 for none.
+    capturable
+        Whether a CUDA graph can hold its launches: CuPy lets no stream be captured over cuBLAS.
     """
 
     operation: str
@@ -50,6 +56,7 @@ class Row:
     summary: str
     roundoff: float = 0.0
     growth: float = 0.0
+    capturable: bool = True
 
     @functools.cached_property
     def launchers(self) -> ModuleType:
@@ -67,6 +74,11 @@ class Row:
         """
         asked = getattr(self.launchers, "refuses", None)
         return asked(direction, shape, dtype) if asked else ""
+
+    def workspace_bytes(self, direction: str, shape: Any, itemsize: int, limit: int) -> int:
+        """Return the bytes of workspace that a pass wants, at most `limit`."""
+        asked = getattr(self.launchers, "workspace_bytes", None)
+        return int(asked(direction, shape, itemsize, limit)) if asked else 0
 
     def check_place(self, like: Any) -> None:
         """Raise TypeError unless the row can run where `like` lives."""
@@ -99,7 +111,7 @@ _ROWS = (
     Row("conv2d", "naive", "cuda_c", _CONV2D + "naive", _DEVICES, CONV2D_PASSES,
         "one thread an output element, everything from global memory"),
     Row("conv2d", "im2col_gemm", "cuda_c", _CONV2D + "im2col_gemm", _DEVICES, CONV2D_PASSES,
-        "unfold, then one matrix product (cuBLAS; BLAS on the host)"),
+        "unfold, then one matrix product (cuBLAS; BLAS on the host)", capturable=False),
     Row("conv2d", "tiled", "cuda_c", _CONV2D + "tiled", _DEVICES, CONV2D_PASSES,
         "a block shares its input tile and halo in shared memory"),
     Row("conv2d", "register_tiled", "cuda_c", _CONV2D + "register_tiled", _DEVICES, CONV2D_PASSES,
@@ -109,7 +121,7 @@ _ROWS = (
     Row("conv2d", "naive_numba", "numba", _CONV2D + "naive_numba", _NUMBA_DEVICES, CONV2D_PASSES,
         "naive in Numba CUDA"),
     Row("conv2d", "im2col_gemm_numba", "numba", _CONV2D + "im2col_gemm_numba", _NUMBA_DEVICES,
-        CONV2D_PASSES, "im2col_gemm with unfold and fold in Numba CUDA"),
+        CONV2D_PASSES, "im2col_gemm with unfold and fold in Numba CUDA", capturable=False),
     Row("conv2d", "tiled_numba", "numba", _CONV2D + "tiled_numba", _NUMBA_DEVICES, CONV2D_PASSES,
         "tiled in Numba CUDA"),
     Row("conv2d_relu_pool", "reference", "numpy", _BLOCK + "reference", ("cpu",), CONV2D_PASSES,
@@ -134,7 +146,7 @@ _ROWS = (
         "avg in Numba CUDA"),
 )  # fmt: skip
 
-# What "auto" means until candidates are measured for each shape.
+# What "auto" means where nothing is measured: on the host, and on a GPU while `choosing` cannot.
 _AUTO = {
     "conv2d": {"cpu": "cpu", "gpu": "im2col_gemm"},
     "conv2d_relu_pool": {"cpu": "reference", "gpu": "fused"},
@@ -155,6 +167,8 @@ def names(operation: str, where: str | None = None) -> list[str]:
 
 def find(operation: str, name: Any, like: Any = None) -> Row:
     """Return the row that `name` means, ``"auto"`` by where the array `like` lives.
+
+    On a GPU that is the row which `choosing.fastest` holds the others against.
 
     Raises
     ------

@@ -9,8 +9,8 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from kernels import operations, place, ranges, resources, table
-from profiling import admission, buffers, clock_gpu, peers, roofline, sensors, source_hash, timing
+from kernels import operations, place, ranges, resources, source_hash, table
+from profiling import admission, buffers, clock_gpu, peers, roofline, sensors, timing
 from profiling.result_file import Ceilings, Check, Ratio, Resource, Row, Timing
 from profiling.suites import Case
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels.event_clock import EventClock
 from kernels.source import CudaSource
 from profiling.timing import STATES, State, Subject
 
@@ -56,12 +57,9 @@ class GpuClock:
     def __init__(self) -> None:
         import cupy
 
-        self._cupy = cupy
         self.stream = cupy.cuda.Stream(non_blocking=True)
-        self._begin, self._end = cupy.cuda.Event(), cupy.cuda.Event()
-        self._like = cupy.empty(1, np.float32)
+        self._clock = EventClock(self.stream)
         self._flush = cupy.empty(FLUSH_FACTOR * l2_bytes() // 4, np.float32)
-        self._spin = source.kernel("spin", like=self._like)
         self._plans: dict[Subject, _Plan] = {}
 
     def prepare(self, subject: Subject) -> None:
@@ -102,7 +100,7 @@ class GpuClock:
                 subject.launch(0)
             graph = plan.graphs.get(state)
             if graph is not None:
-                return [self._around(graph, SUBMISSION) / plan.launches]
+                return [self._clock.seconds(graph, SUBMISSION) / plan.launches]
             sets = _sets(subject, state, plan.launches)
             return [self._between(subject, sets) / plan.launches]
 
@@ -133,17 +131,7 @@ class GpuClock:
                 subject.launch(number)
 
         wait = 0.0 if subject.eager else min(SUBMISSION * (len(sets) + 1), LONGEST_SPIN)
-        return self._around(launch_all, wait)
-
-    def _around(self, launch: Any, spin_seconds: float) -> float:
-        """Return the seconds between two events around what `launch` puts into the stream."""
-        if spin_seconds:
-            self._spin((1,), (1,), (np.uint64(spin_seconds * 1e9),))
-        self._begin.record(self.stream)
-        launch()
-        self._end.record(self.stream)
-        self._end.synchronize()
-        return float(self._cupy.cuda.get_elapsed_time(self._begin, self._end)) / 1e3
+        return self._clock.seconds(launch_all, wait)
 
 
 def l2_bytes() -> int:

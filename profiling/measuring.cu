@@ -1,21 +1,11 @@
-// Kernels that measure the GPU rather than compute: empty, spin, and a read of a whole array.
+// Kernels that measure the GPU rather than compute: empty, and a read of a whole array.
 // shapes: values (4 * vectors), sums (blocks)
-// threads: any; spin runs in one thread, read_all strides its grid over the vectors
-// idea: an empty launch is what every time contains; a spin is work of a known length
-// limits: spin needs a GPU's global timer, which the emulator does not have
+// threads: any; read_all strides its grid over the vectors
+// idea: an empty launch is what every time contains
+// limits: none
 #include "shape.cuh"
 
 extern "C" __global__ void empty() {}
-
-extern "C" __global__ void spin(unsigned long long nanoseconds) {
-#ifndef CONV_KERNEL_LAB_EMULATOR
-    unsigned long long begin, now;
-    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(begin));
-    do {
-        asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
-    } while (now - begin < nanoseconds);
-#endif
-}
 
 extern "C" __global__ void read_all(const float4* __restrict__ values, float* __restrict__ sums,
                                     long long vectors) {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +20,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for library in ("NUMBA", "OPENBLAS", "OMP", "MKL"):
         # Two at least: parallel code must show that its threads do not disturb each other.
         os.environ.setdefault(f"{library}_NUM_THREADS", str(max(share, 2)))
+
+# What a test measures on a GPU, or on the double of one, is not for the user's cache.
+os.environ["CONV_KERNEL_LAB_CHOICES"] = tempfile.mkdtemp(prefix="conv-kernel-lab-choices-")
+atexit.register(shutil.rmtree, os.environ["CONV_KERNEL_LAB_CHOICES"], ignore_errors=True)
 
 GPU_WORDS = re.compile(r"\b(GPU|CUDA|CuPy)\b", re.IGNORECASE)
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from kernels import tuned
 from kernels.conv2d.bias import backward_bias
 from kernels.shapes import Conv2dShape
 from kernels.source import CudaSource, ceil_div
 
-__all__ = ["backward_bias", "backward_data", "backward_filter", "forward", "workspace_bytes"]
+__all__ = [
+    "backward_bias", "backward_data", "backward_filter", "forward", "tiles", "workspace_bytes",
+]  # fmt: skip
 
 # Tiles of outputs, tried in turn: a whole warp along q first; smaller ones where a large stride
 # makes the halo outgrow shared memory. The last fits always.
 TILES = ((8, 32), (16, 16), (4, 8), (1, 1))
+# What `tiles` offers beside them: a warp at least, and two blocks on any multiprocessor.
+LEAST_THREADS, MOST_THREADS = 32, 512
 # Half of the 48 KiB that every GPU gives a block, so that two blocks fit a multiprocessor.
 HALO_BYTES = 24 << 10
 # Threads of the filter gradient, which splits them as taps x shares.
@@ -77,8 +83,22 @@ def workspace_bytes(direction: str, shape: Conv2dShape, itemsize: int, limit: in
     return slices * filter_bytes if slices > 1 else 0
 
 
+def tiles(direction: str, shape: Conv2dShape, itemsize: int) -> list[dict[str, int]]:
+    """Return the tiles that a pass may have, the usual one first."""
+    if direction == "backward_bias":
+        return []
+    usual = make_plan(direction, shape, itemsize)
+    sizes = itertools.product((1, 2, 4, 8, 16, 32), (4, 8, 16, 32, 64))
+    some = [size for size in sizes if LEAST_THREADS <= math.prod(size) <= MOST_THREADS]
+    plans = [make_plan(direction, shape, itemsize, size) for size in some]
+    fit = [plan for plan, size in zip(plans, some, strict=True) if plan[:2] == size]
+    return [usual.defines, *(plan.defines for plan in fit if plan != usual)]
+
+
 @functools.lru_cache(maxsize=1024)
-def make_plan(direction: str, shape: Conv2dShape, itemsize: int) -> Plan:
+def make_plan(
+    direction: str, shape: Conv2dShape, itemsize: int, size: tuple[int, int] | None = None
+) -> Plan:
     """Choose the first tile whose halo for at least one row of the filter fits shared memory.
 
     Parameters
@@ -89,6 +109,8 @@ def make_plan(direction: str, shape: Conv2dShape, itemsize: int) -> Plan:
         The convolution's.
     itemsize
         Bytes an element.
+    size
+        A tile to take instead, where it fits.
     """
     room = HALO_BYTES // itemsize
     most_taps = THREADS if direction == "backward_filter" else shape.r * shape.s
@@ -108,7 +130,8 @@ def make_plan(direction: str, shape: Conv2dShape, itemsize: int) -> Plan:
 
     # A narrow plane would leave half of a 32-wide tile idle.
     width = shape.w if direction == "backward_data" else shape.q
-    for tile in TILES if width > 16 else TILES[1:]:
+    usual = TILES if width > 16 else TILES[1:]
+    for tile in usual if size is None else (size,):
         for taps_r in range(shape.r, 0, -1):
             taps = taps_r, shape.s
             if fits(tile, taps):
@@ -117,6 +140,16 @@ def make_plan(direction: str, shape: Conv2dShape, itemsize: int) -> Plan:
     tile = TILES[-1]
     taps = next((1, s) for s in range(shape.s, 0, -1) if fits(tile, (1, s)))
     return Plan(*tile, *taps, halo(tile, taps))
+
+
+def _tuned_plan(kernels: Any, direction: str, shape: Conv2dShape, like: Any) -> Plan:
+    """Return the plan of the searched tile, where there is one and the kernels are `source`'s."""
+    size = None
+    if kernels in (source, filter_source) and (
+        tile := tuned.tile("conv2d", "tiled", direction, shape, like)
+    ):
+        size = tile["TILE_P"], tile["TILE_Q"]
+    return make_plan(direction, shape, like.dtype.itemsize, size)
 
 
 def _filter_blocks(shape: Conv2dShape, plan: Plan) -> int:
@@ -129,12 +162,12 @@ def launch(
 ) -> None:
     """Run one pass by the kernels of `kernels`: `source`, or the same in another language."""
     like, shape = args[0], args[-1]
-    plan = make_plan(direction, shape, like.dtype.itemsize)
+    plan = _tuned_plan(kernels, direction, shape, like)
     images, planes, rows, cols = output_dims
-    tiles = ceil_div(rows, plan.tile_p) * ceil_div(cols, plan.tile_q)
+    in_a_plane = ceil_div(rows, plan.tile_p) * ceil_div(cols, plan.tile_q)
     kernel = kernels.kernel(f"conv2d_tiled_{direction}", like=like, **plan.defines)
     kernel(
-        (images * planes * tiles,),
+        (images * planes * in_a_plane,),
         (plan.tile_q, plan.tile_p),
         (*args, *plan.taps),
         shared_mem=plan.halo * like.dtype.itemsize,
@@ -145,7 +178,7 @@ def launch_filter(
     kernels: Any, x: Any, dy: Any, dw: Any, shape: Conv2dShape, workspace: Any
 ) -> None:
     """Run the filter gradient by the kernels of `kernels`, as `launch`."""
-    plan = make_plan("backward_filter", shape, x.dtype.itemsize)
+    plan = _tuned_plan(kernels, "backward_filter", shape, x)
     partial = dw if workspace is None else workspace.view(dw.dtype)
     slices = partial.size // dw.size
     launcher = kernels.kernel("conv2d_tiled_backward_filter", like=x, **plan.defines)

@@ -289,7 +289,7 @@ def test_a_run_of_another_machine_is_not_gone_on_with(
 
 
 def test_the_source_hash_changes_with_the_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    from profiling import source_hash
+    from kernels import source_hash
 
     rows = [row for row in table.rows() if row.language == "cuda_c"]
     before = {(row.operation, row.name): source_hash.of_row(row) for row in rows}

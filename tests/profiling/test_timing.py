@@ -33,7 +33,8 @@ def test_a_spin_of_known_length_is_read_within_two_per_cent(microseconds: int):
 def test_a_spin_of_the_gpu_is_read_within_two_per_cent(microseconds: int):
     import cupy
 
-    from profiling.clock_gpu import GpuClock, source
+    from kernels.event_clock import source
+    from profiling.clock_gpu import GpuClock
 
     spin = source.kernel("spin", like=cupy.empty(1, np.float32))
     length = np.uint64(microseconds * 1000)

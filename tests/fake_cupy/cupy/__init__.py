@@ -199,7 +199,9 @@ def matmul(a: ndarray, b: ndarray, /, out: ndarray | None = None) -> ndarray:
     """Multiply matrices; `out` must be C-contiguous, as for `dot`."""
     if out is not None and not out.flags.c_contiguous:
         raise ValueError("Output array must be C-contiguous")
-    return _apply(_np.matmul, (a, b), {"out": out})
+    product = _apply(_np.matmul, (a, b), {"out": out})
+    cuda.launched("matmul")
+    return product
 
 
 def dot(a: ndarray, b: ndarray, out: ndarray | None = None) -> ndarray:

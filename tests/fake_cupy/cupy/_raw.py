@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kernels import emulator
+from kernels.emulator.cache import cache_directory
 
 
 class RawModule:
@@ -40,10 +42,7 @@ class RawModule:
                 includes.append(option[2:])
             elif option not in ("-std=c++17", "-lineinfo", "--use_fast_math"):
                 raise CompileException("", self._code, "", self._options, "nvrtc", option)
-        name = hashlib.sha256(self._code.encode()).hexdigest()[:16]
-        folder = Path(tempfile.mkdtemp(prefix="cupy-double-"))
-        path = folder / f"{name}.cu"
-        path.write_text(self._code)
+        path = _file(self._code)
         try:
             self._module = emulator.load(path, defines=defines, include_dirs=includes)
         except emulator.CompileError as error:
@@ -52,14 +51,25 @@ class RawModule:
     def get_function(self, name: str) -> RawKernel:
         """Return a kernel; CuPy compiles here when nobody did before."""
         self.compile()
-        return RawKernel(self._module.get_function(name))
+        return RawKernel(self._module.get_function(name), name, self._options)
+
+
+def _file(code: str) -> Path:
+    """Return a file with some code: the same for the same, so that the emulator's cache has it."""
+    folder = cache_directory() / "cupy-double"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{hashlib.sha256(code.encode()).hexdigest()[:16]}.cu"
+    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+        file.write(code)
+    os.replace(file.name, path)
+    return path
 
 
 class RawKernel:
     """A kernel with CuPy's conventions for arguments."""
 
-    def __init__(self, function: Any) -> None:
-        self._function = function
+    def __init__(self, function: Any, name: str, options: tuple[str, ...]) -> None:
+        self._function, self._name, self._options = function, name, options
         self.max_dynamic_shared_size_bytes = 48 << 10
 
     def __call__(
@@ -76,6 +86,7 @@ class RawKernel:
         )
         if cuda.captured is None:
             run()
+            cuda.launched(self._name, self._options)
         else:
             cuda.captured.append(run)
 

@@ -13,7 +13,7 @@ from kernels import resources, table
 from kernels.source import ROOT
 
 # Modules of the lab that hold a kernel's code; the rest of the package launches it.
-_CODE = re.compile(r"kernels\.(conv2d|pool2d|index_numba)\b")
+_CODE = re.compile(r"kernels\.(conv2d|conv2d_relu_pool|pool2d|index_numba)\b")
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
