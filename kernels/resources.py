@@ -156,8 +156,7 @@ def units(row: table.Row, dtype: str) -> list[Unit]:
     return [
         Unit(defines, functools.partial(compile_file, source.path, items))
         for source in sources(row)
-        for defines in source.variants
-        if defines.get("SCALAR", SCALARS[dtype]) == SCALARS[dtype]
+        for defines in source.variants_of(dtype)
         for items in [tuple(sorted({"SCALAR": SCALARS[dtype], **defines}.items()))]
     ]
 

@@ -59,6 +59,11 @@ class CudaSource:
         self.defines = defines
         self.variants: list[dict[str, int | str]] = [{**defines, **tile} for tile in tiles]
 
+    def variants_of(self, dtype: str) -> list[dict[str, int | str]]:
+        """Return the `variants` for arrays of ``"float32"`` or ``"float64"``."""
+        scalar = SCALARS[dtype]
+        return [defines for defines in self.variants if defines.get("SCALAR", scalar) == scalar]
+
     def kernel(self, name: str, like: Any, **defines: int | str) -> Launch:
         """Return the function `name`, compiled for where and what the array `like` is.
 

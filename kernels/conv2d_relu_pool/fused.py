@@ -24,24 +24,18 @@ __all__ = [
 THREADS = 256
 
 
-def _tiles(direction: str, *layers: str) -> list[dict[str, int | str]]:
+def _tiles(direction: str) -> list[dict[str, int | str]]:
     """Return the macros of LeNet's layers for small and large batches, and of doubles."""
-    asked = [(layer, n, 4) for layer in layers for n in (2, 8192)] + [(layers[-1], 8192, 8)]
-    shapes = {layer: BlockShape(*cases.LENET[layer]) for layer in layers}
-    plans = [
-        fused_plan.make(direction, shapes[layer]._replace(n=n), size) for layer, n, size in asked
-    ]
+    first, second = (BlockShape(*cases.LENET[name]) for name in ("block1", "block2"))
+    asked = [(first, 2, 4), (first, 8192, 4), (second, 2, 4), (second, 8192, 4), (second, 8192, 8)]
+    plans = [fused_plan.make(direction, shape._replace(n=n), size) for shape, n, size in asked]
     found = [plan.defines for plan in plans if plan]
     return [defines for i, defines in enumerate(found) if defines not in found[:i]]
 
 
-source = CudaSource("conv2d_relu_pool/fused.cu", _tiles("forward", "block1", "block2"))
-filter_source = CudaSource(
-    "conv2d_relu_pool/fused_backward.cu", _tiles("backward_filter", "block1", "block2")
-)
-data_source = CudaSource(
-    "conv2d_relu_pool/fused_backward_data.cu", _tiles("backward_data", "block2")
-)
+source = CudaSource("conv2d_relu_pool/fused.cu", _tiles("forward"))
+filter_source = CudaSource("conv2d_relu_pool/fused_backward.cu", _tiles("backward_filter"))
+data_source = CudaSource("conv2d_relu_pool/fused_backward_data.cu", _tiles("backward_data"))
 general_source = CudaSource("conv2d_relu_pool/fused_general.cu", THREADS=THREADS)
 
 

@@ -120,7 +120,7 @@ def test_agrees_with_the_machine_code(row, dtype):
     assert found
     read = {}
     for source in resources.sources(row):
-        for defines in source.variants:
+        for defines in source.variants_of(dtype):
             macros = tuple(sorted({"SCALAR": SCALARS[dtype], **defines}.items()))
             cubin = _cubin(nvrtc_code(source.path)[1], nvrtc_options(macros))
             for function, figures in _figures(cubin).items():
