@@ -45,7 +45,8 @@ __device__ __forceinline__ void add_products(scalar (&sums)[FILTERS][COLS], cons
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2)
+// In float two blocks fit the registers; in double a value takes two of them.
+extern "C" __global__ void __launch_bounds__(256, 8 / sizeof(scalar))
     conv2d_register_tiled(const scalar* __restrict__ x, const scalar* __restrict__ arranged,
                           const scalar* __restrict__ b, scalar* __restrict__ y,
                           const Conv2dShape shape, const Tiling tiling) {
