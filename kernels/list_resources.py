@@ -67,7 +67,7 @@ def _print(listing: Listing, made_for: str, made_by: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    view = Table(box=None)
+    view = Table(box=None, padding=(0, 1, 0, 0))  # narrow: the names are long
     view.add_column("function", overflow="fold")
     view.add_column("tile")
     for column in ("registers", "shared", "+ dynamic", "spills", "stack"):
@@ -76,7 +76,7 @@ def _print(listing: Listing, made_for: str, made_by: str) -> None:
         view.add_row(f"[bold]{row.operation} {row.name}[/] ({row.language})")
         for one in found:
             view.add_row(
-                f"  {one.function}",
+                f"   {one.function}",
                 _tile(one.defines),
                 str(one.registers),
                 f"{one.shared_bytes:,}",
@@ -99,7 +99,8 @@ def _print(listing: Listing, made_for: str, made_by: str) -> None:
     console.print(
         f"Compiled by {made_by}.\n"
         "Registers are a thread's, the rest is bytes. Shared memory is a block's; dynamic is what\n"
-        "LeNet's layers launch the function with (-: they do not). Spills are stored/loaded.",
+        "LeNet's layers launch the function with (-: they do not; first/second where they differ).\n"
+        "Spills are stored/loaded.",
         style="dim",
         highlight=False,
     )
@@ -114,6 +115,9 @@ def _tile(defines: dict[str, int | str]) -> str:
         return f"{defines['TILE_P']}x{defines['TILE_Q']}"
     if "LAYER" in defines:  # the fused block's
         return "x".join(str(defines[name]) for name in ("IMAGES", "FILTERS", "ROWS", "STRIP"))
+    if "FILTER" in defines:  # register_tiled's: a filter's size, and outputs of a thread
+        size = f"{defines['FILTER']}x{defines['FILTER']}" if defines["FILTER"] else "any"
+        return f"{size}/{defines['COLS']}" if "COLS" in defines else size
     return "-"
 
 
@@ -123,4 +127,4 @@ def _dynamic(layers: dict[str, int]) -> str:
         return "-"
     if len(set(layers.values())) == 1:
         return f"{next(iter(layers.values())):,}"
-    return ", ".join(f"{layer} {nbytes:,}" for layer, nbytes in layers.items())
+    return "/".join(f"{nbytes:,}" for nbytes in layers.values())
