@@ -99,7 +99,7 @@ def _print(listing: Listing, made_for: str, made_by: str) -> None:
     console.print(
         f"Compiled by {made_by}.\n"
         "Registers are a thread's, the rest is bytes. Shared memory is a block's; dynamic is what\n"
-        "LeNet's layers launch the function with (-: they do not; first/second where they differ).\n"
+        "LeNet's layers launch the function with (-: they do not), first/second if they differ.\n"
         "Spills are stored/loaded.",
         style="dim",
         highlight=False,

@@ -228,7 +228,6 @@ PLANTS = (
         "every warp takes the first filters", "register_tiled",
         "filters + threadIdx.z * (FILTERS / LANES)", "filters",
     ),
-    _plant("row past the last stored", "register_tiled", "row < shape.p &&", ""),
     _plant("every phase by the first taps", "register_tiled", "s * to.s_step", "s"),
     _plant(
         "positions past the tile", "register_tiled", "col + POSITIONS <= cols", "col < cols",
