@@ -30,7 +30,7 @@ class Settings:
         Of Nesterov's gradient descent; `lr` is the peak of the one-cycle schedule.
     seed
         Of the initial weights and the shuffles.
-    conv, pool, block, activation, device
+    block, conv, pool, activation, device
         What the model runs on, as `lenet.model.choose_kernels` takes them.
     """
 
@@ -42,9 +42,9 @@ class Settings:
     momentum: float = 0.9
     weight_decay: float = 0.005
     seed: int = 0
+    block: str = "auto"  # before the two that it decides: --resume names the first that differs
     conv: str = "auto"
     pool: str = "auto"
-    block: str = "auto"
     activation: str = "relu"
     device: str = "auto"
 

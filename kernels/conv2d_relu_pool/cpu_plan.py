@@ -47,9 +47,7 @@ class Segments(NamedTuple):
     block: tuple[tuple[int, ...], tuple[int, ...]]
     starts: np.ndarray  # vector -> its place, from the first tap's
     dense: np.ndarray  # vector -> its place in a filter
-    columns: (
-        np.ndarray
-    )  # lane of a vector -> (c, r, s) as in the filters, -1 behind a segment's end
+    columns: np.ndarray  # lane of a vector -> (c, r, s) of a filter, -1 behind a segment's end
     windows: np.ndarray  # pooled cell -> what its first cell reads first
     places: np.ndarray  # cell of a window -> how much further on it reads
 
