@@ -420,7 +420,7 @@ def run(row: table.Row, direction: str, arrays: tuple[Array | None, ...], shape:
         Where the row refuses the shape or the dtype; the message says why.
     """
     like: Any = arrays[0]
-    if reason := row.refuses(direction, shape, like.dtype.name):
+    if reason := row.refuses(direction, shape, like.dtype):
         others = [r.name for r in table.rows(row.operation) if r.name != row.name]
         raise ValueError(
             f"{row.operation}: kernel {row.name!r} {reason}; use kernel='auto' or one of "

@@ -6,17 +6,35 @@ The field order is the layout of the structs in ``shape.cuh``; a test pins the t
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
 import numpy as np
 
 from kernels import checks
 
+P = ParamSpec("P")
+S = TypeVar("S")
+
 # A fused block's argmax is a byte: the place of a window's maximum, or that the ReLU is closed.
 CLOSED = 255
 MOST_POOLED = 255
+
+
+def _remembered(derive: Callable[P, S]) -> Callable[P, S]:
+    """Let a shape that is asked for again be looked up: deriving it takes as long as a launch."""
+    known = functools.lru_cache(maxsize=256, typed=True)(derive)
+
+    @functools.wraps(derive)
+    def derived(*args: P.args, **named: P.kwargs) -> S:
+        try:
+            return known(*args, **named)  # type: ignore[arg-type]
+        except TypeError:  # a list cannot be looked up; and what is wrong is found once more
+            return derive(*args, **named)
+
+    return derived
 
 
 class Conv2dShape(NamedTuple):
@@ -44,6 +62,7 @@ class Conv2dShape(NamedTuple):
     dilation_w: int
 
     @classmethod
+    @_remembered
     def of(
         cls,
         input_shape: Any,
@@ -200,6 +219,7 @@ class BlockShape(NamedTuple):
     pooled_q: int
 
     @classmethod
+    @_remembered
     def of(
         cls,
         input_shape: Any,
@@ -349,6 +369,7 @@ class PoolShape(NamedTuple):
     include_pad: int
 
     @classmethod
+    @_remembered
     def of(
         cls,
         input_shape: Any,

@@ -67,13 +67,13 @@ class Row:
         """Return the launcher of one pass."""
         return getattr(self.launchers, direction)
 
-    def refuses(self, direction: str, shape: Any, dtype: str) -> str:
+    def refuses(self, direction: str, shape: Any, dtype: Any) -> str:
         """Return why a pass does not take a shape or a dtype, or nothing.
 
         The words follow ``kernel 'winograd'``: ``"takes 3x3 filters only, but this is 5x5"``.
         """
         asked = getattr(self.launchers, "refuses", None)
-        return asked(direction, shape, dtype) if asked else ""
+        return asked(direction, shape, str(dtype)) if asked else ""
 
     def workspace_bytes(self, direction: str, shape: Any, itemsize: int, limit: int) -> int:
         """Return the bytes of workspace that a pass wants, at most `limit`."""
@@ -126,6 +126,8 @@ _ROWS = (
         "tiled in Numba CUDA"),
     Row("conv2d_relu_pool", "reference", "numpy", _BLOCK + "reference", ("cpu",), CONV2D_PASSES,
         "the judge: conv2d's, then ReLU and pooling"),
+    Row("conv2d_relu_pool", "cpu", "numba", _BLOCK + "cpu", ("cpu",), CONV2D_PASSES,
+        "njit on the host; backward, only what was a maximum; the default without a GPU"),
     Row("conv2d_relu_pool", "fused", "cuda_c", _BLOCK + "fused", _DEVICES, CONV2D_PASSES,
         "compiled for the layer; the map before the pooling stays in registers"),
     Row("max_pool2d", "reference", "numpy", _POOL2D + "max_reference", ("cpu",), POOL2D_PASSES,
@@ -149,7 +151,7 @@ _ROWS = (
 # What "auto" means where nothing is measured: on the host, and on a GPU while `choosing` cannot.
 _AUTO = {
     "conv2d": {"cpu": "cpu", "gpu": "im2col_gemm"},
-    "conv2d_relu_pool": {"cpu": "reference", "gpu": "fused"},
+    "conv2d_relu_pool": {"cpu": "cpu", "gpu": "fused"},
     "max_pool2d": {"cpu": "cpu", "gpu": "max"},
     "avg_pool2d": {"cpu": "cpu", "gpu": "avg"},
 }
@@ -163,6 +165,12 @@ def rows(operation: str | None = None) -> list[Row]:
 def names(operation: str, where: str | None = None) -> list[str]:
     """Return the names of an operation's kernels, or of those that can run at `where`."""
     return [row.name for row in rows(operation) if where is None or where in row.places]
+
+
+def default(operation: str, on_gpu: bool) -> str:
+    """Return the name that ``"auto"`` means, or nothing where the operation has no such row yet."""
+    name = _AUTO[operation]["gpu" if on_gpu else "cpu"]
+    return name if name in names(operation) else ""
 
 
 def find(operation: str, name: Any, like: Any = None) -> Row:

@@ -104,6 +104,11 @@ def _add_kernels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pool", help="max_pool2d or avg_pool2d kernel: max, avg, auto, max:cpu, avg:cpu (auto)"
     )
+    parser.add_argument(
+        "--block",
+        help="conv2d_relu_pool kernel in place of conv, ReLU and max-pool, or none (auto: where "
+        "--conv and --pool are auto)",
+    )
     parser.add_argument("--device", help="auto, cpu or gpu (auto)")
 
 
@@ -154,8 +159,11 @@ def _train(options: argparse.Namespace) -> int:
 def _warn_of_simulator(settings: Settings) -> None:
     """Tell whoever trains on Numba's simulator not to wait for the end of an epoch."""
     from kernels import table
+    from lenet.model import NO_BLOCK
 
     device, choice = settings.check()
+    if choice.block != NO_BLOCK:
+        return
     rows = (
         table.find("conv2d", choice.conv),
         table.find(choice.pool_operation, choice.pool),
@@ -199,7 +207,7 @@ def _target(text: str | None) -> float:
 def _evaluate(options: argparse.Namespace) -> int:
     from lenet.inference import Trained
 
-    trained = Trained(options.run, **_given(options, {"conv", "pool", "device"}))
+    trained = Trained(options.run, **_given(options, {"conv", "pool", "block", "device"}))
     found = trained.evaluate(options.data, options.data_dir)
     if options.json:
         print(json.dumps(found))
@@ -216,7 +224,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     from lenet.inference import Trained, read_image
 
-    trained = Trained(options.run, **_given(options, {"conv", "pool", "device"}))
+    trained = Trained(options.run, **_given(options, {"conv", "pool", "block", "device"}))
     pixels = np.stack([read_image(path, options.invert) for path in options.images])
     probabilities = trained.predict(pixels)
     rows = [

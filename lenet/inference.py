@@ -24,7 +24,7 @@ class Trained:
     ----------
     folder
         The run's.
-    conv, pool, device
+    conv, pool, block, device
         What to run it on, as ``python -m lenet train`` takes them; it may be other than what it
         was trained on, but the kind of pooling is the model's.
 
@@ -35,14 +35,26 @@ class Trained:
     """
 
     def __init__(
-        self, folder: Path, *, conv: str = "auto", pool: str = "auto", device: str = "auto"
+        self,
+        folder: Path,
+        *,
+        conv: str = "auto",
+        pool: str = "auto",
+        block: str = "auto",
+        device: str = "auto",
     ) -> None:
         run = Run(folder)
         self.config = run.config()
         self.settings = from_config(self.config, folder)
         kind = self.settings.pool[:3]
         self.device = devices.choose(device)
-        self.choice = choose_kernels(conv, f"{kind}:auto" if pool == "auto" else pool, self.device)
+        self.choice = choose_kernels(
+            conv,
+            f"{kind}:auto" if pool == "auto" else pool,
+            self.device,
+            block=block,
+            activation=self.settings.activation,
+        )
         if self.choice.pool_operation[:3] != kind:
             raise OptionError(
                 f"--pool {pool}: {folder} was trained with {kind}-pooling; give one of its "

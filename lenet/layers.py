@@ -106,6 +106,32 @@ class Conv2d(Layer):
         return kernels.conv2d_backward_data(dy, self.w, self.x.shape, **self.how)
 
 
+class ConvBlock(Conv2d):
+    """A convolution with ReLU and 2x2 max-pooling in one: (N, C, H, W) to (N, K, P/2, Q/2).
+
+    Its parameters are `Conv2d`'s; `kernel` is a conv2d_relu_pool row's name.
+    """
+
+    kind = "block"
+
+    def forward(self, x: Array) -> Array:
+        """Return the maxima, and keep where they were."""
+        self.x = x
+        y, self.argmax = kernels.conv2d_relu_pool(x, self.w, self.b, **self.how, return_argmax=True)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Write dw and db; return dx, or None from the first layer."""
+        found = dy, self.argmax
+        self.dw[...] = kernels.conv2d_relu_pool_backward_filter(
+            self.x, *found, self.w.shape, **self.how
+        )
+        self.db[...] = kernels.conv2d_relu_pool_backward_bias(*found, kernel=self.how["kernel"])
+        if self.first:
+            return None
+        return kernels.conv2d_relu_pool_backward_data(*found, self.w, self.x.shape, **self.how)
+
+
 class MaxPool2d(Layer):
     """The maximum of each 2x2 window."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from kernels import cases, table
 from lenet.device import CPU, Device
 from lenet.errors import OptionError
-from lenet.layers import AvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Tanh
+from lenet.layers import AvgPool2d, Conv2d, ConvBlock, Flatten, Layer, Linear, MaxPool2d, ReLU, Tanh
 from lenet.timing import Phase, Stopwatch
 
 Array = Any  # numpy.ndarray or cupy.ndarray
@@ -22,6 +22,8 @@ POOLS: dict[str, type[MaxPool2d] | type[AvgPool2d]] = {
     "max_pool2d": MaxPool2d,
     "avg_pool2d": AvgPool2d,
 }
+BLOCK = "conv2d_relu_pool"
+NO_BLOCK = "none"
 ALIGN = 64  # elements; every parameter starts where an allocation of its own could
 
 
@@ -36,13 +38,18 @@ class Choice(NamedTuple):
         ``"max_pool2d"`` or ``"avg_pool2d"``.
     pool
         A row of it.
+    block
+        A conv2d_relu_pool row that does the work of all three, or ``"none"``.
     """
 
     conv: str
     pool_operation: str
     pool: str
+    block: str = NO_BLOCK
 
     def __str__(self) -> str:
+        if self.block != NO_BLOCK:
+            return f"block {self.block}"
         return f"conv {self.conv}, {self.pool_operation.partition('_')[0]}-pool {self.pool}"
 
 
@@ -55,13 +62,22 @@ def lenet5(classes: int, choice: Choice, activation: str = "relu") -> list[Layer
     """
     pool = POOLS[choice.pool_operation]
     act = ACTIVATIONS[activation]
+    if choice.block != NO_BLOCK:
+        features: list[Layer] = [
+            ConvBlock("conv1", 1, 6, 5, padding=2, kernel=choice.block, first=True),  # 6 x 14 x 14
+            ConvBlock("conv2", 6, 16, 5, kernel=choice.block),  # 16 x 5 x 5
+        ]
+    else:
+        features = [
+            Conv2d("conv1", 1, 6, 5, padding=2, kernel=choice.conv, first=True),  # 6 x 28 x 28
+            act("act1"),
+            pool("pool1", choice.pool),  # 6 x 14 x 14
+            Conv2d("conv2", 6, 16, 5, kernel=choice.conv),  # 16 x 10 x 10
+            act("act2"),
+            pool("pool2", choice.pool),  # 16 x 5 x 5
+        ]
     return [
-        Conv2d("conv1", 1, 6, 5, padding=2, kernel=choice.conv, first=True),  # 6 x 28 x 28
-        act("act1"),
-        pool("pool1", choice.pool),  # 6 x 14 x 14
-        Conv2d("conv2", 6, 16, 5, kernel=choice.conv),  # 16 x 10 x 10
-        act("act2"),
-        pool("pool2", choice.pool),  # 16 x 5 x 5
+        *features,
         Flatten("flatten"),  # 400
         Linear("linear1", 400, 120),
         act("act3"),
@@ -169,15 +185,17 @@ def build_model(
     device, dtype
         As for `Model`.
     """
-    choice = choice or choose_kernels("auto", "auto", device)
+    choice = choice or choose_kernels("auto", "auto", device, activation=activation)
     layers = lenet5(classes, choice, activation)
     # He's gain for ReLU is 2, but he had no pooling; a maximum of four is larger than one of them.
     gain = 1.0 if activation == "relu" else None
     return Model(layers, seed, gain=gain, device=device, dtype=dtype)
 
 
-def choose_kernels(conv: str, pool: str, device: Device) -> Choice:
-    """Return the rows that ``--conv`` and ``--pool`` name, if they can run on the device.
+def choose_kernels(
+    conv: str, pool: str, device: Device, *, block: str = "auto", activation: str = "relu"
+) -> Choice:
+    """Return the rows that ``--conv``, ``--pool`` and ``--block`` name, if the device can run them.
 
     Parameters
     ----------
@@ -188,12 +206,18 @@ def choose_kernels(conv: str, pool: str, device: Device) -> Choice:
         are the CUDA C rows); ``"max:cpu"`` and ``"avg:cpu"`` name both. ``"auto"`` is max-pooling.
     device
         Where they are to run.
+    block
+        A conv2d_relu_pool row's name, in place of the other two; ``"none"``; or ``"auto"``: a
+        block where conv and pool are ``"auto"`` too, the model has ReLU and max-pooling, and the
+        device has one.
+    activation
+        The model's.
 
     Raises
     ------
     OptionError
-        An unknown name, or a row that cannot run on the device or does not take LeNet's layers;
-        the message lists those that can.
+        An unknown name, a row that cannot run on the device or does not take LeNet's layers, or a
+        block beside names that it would leave unused; the message lists those that can.
     """
     kind, colon, name = pool.rpartition(":")
     operation = f"{kind}_pool2d"
@@ -210,11 +234,30 @@ def choose_kernels(conv: str, pool: str, device: Device) -> Choice:
     if reason := cases.refuses_lenet(table.find("conv2d", runnable)):
         there = [row.name for row in table.rows("conv2d") if not cases.refuses_lenet(row)]
         raise OptionError(f"--conv {conv}: it {reason}; LeNet's layers take {', '.join(there)}")
-    return Choice(
+    choice = Choice(
         runnable,
         operation,
         _runnable("--pool", operation, name, device),
     )
+    if block == NO_BLOCK:
+        return choice
+    if block not in ("auto", *table.names(BLOCK)):
+        there = ["auto", NO_BLOCK, *table.names(BLOCK)]
+        raise OptionError(f"--block {block}: no such kernel; there are {', '.join(there)}")
+    unlike = (
+        [f"--conv {conv}"] * (conv != "auto")
+        + [f"--pool {pool}"] * (name != "auto" or operation != "max_pool2d")
+        + [f"--activation {activation}"] * (activation != "relu")
+    )
+    if block == "auto":
+        default = table.default(BLOCK, on_gpu=device.name == "gpu")
+        return choice if unlike or not default else choice._replace(block=default)
+    if unlike:
+        raise OptionError(
+            f"--block {block}: it is a convolution with ReLU and max-pooling in one; leave out "
+            f"{' and '.join(unlike)}, or the block"
+        )
+    return choice._replace(block=_runnable("--block", BLOCK, block, device))
 
 
 def _runnable(option: str, operation: str, name: str, device: Device) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from kernels import place
 from kernels.training import nesterov_sgd
 
@@ -76,10 +78,8 @@ class NesterovSGD:
                 self.momentum, self.weight_decay,
             )  # fmt: skip
             return
-        multiply = place.array_module(self.weights).multiply
-        if self.weight_decay:
-            self.gradient += multiply(self.weights, self.weight_decay, out=self._scratch)
-        self.velocity *= self.momentum
-        self.velocity += self.gradient
-        self.gradient += multiply(self.velocity, self.momentum, out=self._scratch)
-        self.weights -= multiply(self.gradient, rate, out=self._scratch)
+        # Numba takes a while to import.
+        from kernels.training.nesterov_sgd_cpu import nesterov_sgd as one_pass
+
+        numbers = np.array((rate, self.momentum, self.weight_decay), self.weights.dtype)
+        one_pass(self.weights, self.gradient, self.velocity, *numbers)

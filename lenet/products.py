@@ -1,4 +1,4 @@
-"""Matrix products of the linear layers: NumPy's BLAS, or cuBLAS in a way a CUDA graph can capture.
+"""Matrix products of the linear layers: on the host, or by cuBLAS as a CUDA graph can capture it.
 
 CuPy refuses to call cuBLAS on a stream that is being captured, because not all of cuBLAS can be
 (https://github.com/cupy/cupy/issues/6290). A plain product can: here cuBLAS is called past CuPy,
@@ -54,7 +54,13 @@ def matmul(a: Array, b: Array, *, out: Array) -> Array:
     """
     if place.on_gpu(out):
         return observe.product(_on_gpu, "gpu")(a, b, out=out)
-    return observe.product(np.matmul, "cpu")(a, b, out=out)
+    return observe.product(_on_host, "cpu")(a, b, out=out)
+
+
+def _on_host(a: Array, b: Array, *, out: Array) -> Array:
+    from kernels.training.matmul_cpu import matmul as by_cores  # Numba takes a while to import
+
+    return by_cores(a, b, out)
 
 
 def _on_gpu(a: Array, b: Array, *, out: Array) -> Array:

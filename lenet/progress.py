@@ -124,8 +124,8 @@ def print_result(result: Result) -> None:
     settings, last = result.settings, result.history[-1]
     epochs = f"{settings.epochs} epoch{'s' * (settings.epochs != 1)}"
     table = Table(
-        title=f"LeNet on {settings.data_dir or settings.data}, {epochs}: conv {settings.conv}, "
-        f"pool {settings.pool}, {settings.device}",
+        title=f"LeNet on {settings.data_dir or settings.data}, {epochs}: {settings.kernels}, "
+        f"{settings.device}",
         caption=f"test accuracy {last['test_accuracy']:.2%}, test loss {last['test_loss']:.4f}",
         caption_style="bold",
         min_width=60,

@@ -13,7 +13,7 @@ from lenet.checkpoint import FORMAT
 from lenet.data import Dataset
 from lenet.device import Device
 from lenet.errors import CheckpointError, OptionError
-from lenet.model import ACTIVATIONS, Choice, choose_kernels
+from lenet.model import ACTIVATIONS, NO_BLOCK, Choice, choose_kernels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Settings:
         Of Nesterov's gradient descent; `lr` is the peak of the one-cycle schedule.
     seed
         Of the initial weights and the shuffles.
-    conv, pool, activation, device
+    block, conv, pool, activation, device
         What the model runs on, as `lenet.model.choose_kernels` takes them.
     """
 
@@ -42,6 +42,7 @@ class Settings:
     momentum: float = 0.9
     weight_decay: float = 0.005
     seed: int = 0
+    block: str = "auto"  # before the two that it decides: --resume names the first that differs
     conv: str = "auto"
     pool: str = "auto"
     activation: str = "relu"
@@ -71,17 +72,31 @@ class Settings:
                 f"--activation is {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}"
             )
         device = devices.choose(self.device)
-        return device, choose_kernels(self.conv, self.pool, device)
+        return device, choose_kernels(
+            self.conv, self.pool, device, block=self.block, activation=self.activation
+        )
 
     def resolved(self, device: Device, choice: Choice) -> Settings:
-        """Return the settings without "auto", and with the data folder's absolute path."""
+        """Return the settings with "auto" decided, and with the data folder's absolute path.
+
+        Beside a block, conv and pool stay "auto": no kernel of theirs runs.
+        """
+        fused = choice.block != NO_BLOCK
         return dataclasses.replace(
             self,
             data_dir=str(Path(self.data_dir).resolve()) if self.data_dir is not None else None,
             device=device.name,
-            conv=choice.conv,
-            pool=f"{choice.pool_operation[:3]}:{choice.pool}",
+            conv="auto" if fused else choice.conv,
+            pool=f"{choice.pool_operation[:3]}:{'auto' if fused else choice.pool}",
+            block=choice.block,
         )
+
+    @property
+    def kernels(self) -> str:
+        """What the model runs on, for a person; of resolved settings."""
+        if self.block != NO_BLOCK:
+            return f"block {self.block}"
+        return f"conv {self.conv}, pool {self.pool}"
 
     def config(self, dataset: Dataset) -> dict[str, Any]:
         """Return config.json's content: the settings, and what a later command needs to know."""
@@ -97,8 +112,9 @@ class Settings:
 
 def from_config(config: Mapping[str, Any], folder: Path) -> Settings:
     """Return the settings a run was started with."""
+    known = {"block": NO_BLOCK, **config}  # runs older than the block do not mention it
     try:
-        return Settings(**{f.name: config[f.name] for f in dataclasses.fields(Settings)})
+        return Settings(**{f.name: known[f.name] for f in dataclasses.fields(Settings)})
     except KeyError as error:
         raise CheckpointError(f"{folder}: its config.json has no {error}; start anew") from None
 

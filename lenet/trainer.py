@@ -150,6 +150,7 @@ def train_steps(
     *,
     conv: str = "auto",
     pool: str = "auto",
+    block: str = "auto",
     activation: str = "relu",
     batch_size: int = 16,
     lr: float = 0.05,
@@ -169,7 +170,7 @@ def train_steps(
         Integers, (N,).
     steps
         Batches to learn from, in order, again from the first when they end.
-    conv, pool, device
+    conv, pool, block, device
         As ``python -m lenet train`` takes them.
     activation, batch_size, lr, momentum, seed, dtype
         The model and its training; `lr` is the peak of the one-cycle schedule.
@@ -177,7 +178,7 @@ def train_steps(
         Time one step in this many, as for `Stopwatch`.
     """
     where = devices.choose(device)
-    choice = choose_kernels(conv, pool, where)
+    choice = choose_kernels(conv, pool, where, block=block, activation=activation)
     model = build_model(
         int(labels.max()) + 1, choice, activation=activation, seed=seed, device=where, dtype=dtype
     )

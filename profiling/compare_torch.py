@@ -1,21 +1,19 @@
 """Train LeNet here and in PyTorch, in turns of some steps, and compare the time of a step.
 
-Both start from the same weights and see the same batches, on the same device with the same number
-of threads; a turn of ours is followed by PyTorch's turn on the same batches, so that whatever else
-the machine does meets both. The losses are compared too: a speed is worth nothing if it is another
+Both start from the same weights and see the same batches, on the same device and cores; a turn of
+ours is followed by PyTorch's turn on the same batches, so that whatever else the machine does meets
+both. PyTorch runs in the memory layout, with the optimiser and on as many threads as proved fastest
+here in a short trial. The losses are compared too: a speed is worth nothing if it is another
 computation's.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.util
 import json
 import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +21,12 @@ import numpy as np
 
 from kernels import place
 from profiling import intervals, machine
+from profiling.compare_torch_side import MOMENTUM, Setup, Side, fastest, torch_side
 
 INSTALL = (
     "compare-torch: PyTorch is not installed; make compare-torch installs it, or: "
     "pip install torch==2.13.0"
 )
-MOMENTUM = 0.9
-# Threads of one library may spin for a while after its last parallel loop; let them fall asleep.
-PAUSE_SECONDS = 0.01
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,50 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--conv", default="auto", help="our conv2d kernel")
     parser.add_argument("--pool", default="auto", help="our pooling kernel")
+    parser.add_argument("--block", default="auto", help="our conv2d_relu_pool kernel, or none")
     parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
     parser.add_argument("--json", action="store_true", help="for a program to read")
-
-
-@dataclasses.dataclass
-class Side:
-    """One of the two trainings.
-
-    Attributes
-    ----------
-    name
-        For the table.
-    step
-        Learns from the images of some indices; returns the batch's mean loss, on the device.
-    wait
-        Returns when the device is idle.
-    accuracy
-        Returns the share of right answers on the test images.
-    seconds
-        Of each turn, divided by its steps.
-    total
-        Seconds of all turns.
-    losses
-        Of every step, on the device.
-    """
-
-    name: str
-    step: Callable[[np.ndarray], Any]
-    wait: Callable[[], None]
-    accuracy: Callable[[], float]
-    seconds: list[float] = dataclasses.field(default_factory=list)
-    total: float = 0.0
-    losses: list[Any] = dataclasses.field(default_factory=list)
-
-    def turn(self, batches: list[np.ndarray]) -> None:
-        """Learn from some batches, timed."""
-        time.sleep(PAUSE_SECONDS)
-        self.wait()
-        began = time.perf_counter()
-        self.losses += [self.step(indices) for indices in batches]
-        self.wait()
-        elapsed = time.perf_counter() - began
-        self.seconds.append(elapsed / len(batches))
-        self.total += elapsed
 
 
 def run(args: argparse.Namespace) -> int:
@@ -106,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         data = lenet.load_data(folder=args.data_dir)
-        ours, theirs = _sides(args, data)
+        ours, theirs, setup = _sides(args, data)
     except lenet.LenetError as error:
         print(f"compare-torch: {error}", file=sys.stderr)
         return 2
@@ -114,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     for side in (ours, theirs):  # compile and allocate before the clock runs; counted nowhere
         side.step(np.arange(min(args.batch_size, images)))
         side.wait()
-    ours, theirs = _sides(args, data)
+    ours, theirs, _ = _sides(args, data, setup)
     rng = np.random.default_rng(args.seed)
     for _ in range(args.epochs):
         order = rng.permutation(images)
@@ -137,7 +92,10 @@ def _bad_option(args: argparse.Namespace) -> str | None:
     return None
 
 
-def _sides(args: argparse.Namespace, data: Any) -> tuple[Side, Side]:
+def _sides(
+    args: argparse.Namespace, data: Any, setup: Setup | None = None
+) -> tuple[Side, Side, Setup]:
+    """Return both sides, fresh, and how PyTorch trains: by default as it does fastest."""
     import numba
     import torch
 
@@ -147,9 +105,8 @@ def _sides(args: argparse.Namespace, data: Any) -> tuple[Side, Side]:
 
     on_gpu = args.device != "cpu" and place.gpu_problem() is None and torch.cuda.is_available()
     numba.set_num_threads(min(args.threads, numba.get_num_threads()))
-    torch.set_num_threads(args.threads)
     where = devices.choose("gpu" if on_gpu else "cpu")
-    choice = lenet.choose_kernels(args.conv, args.pool, where)
+    choice = lenet.choose_kernels(args.conv, args.pool, where, block=args.block)
     model = lenet.build_model(data.classes, choice, seed=args.seed, device=where)
     trainer = Trainer(model, momentum=MOMENTUM)
     weights = {
@@ -163,55 +120,10 @@ def _sides(args: argparse.Namespace, data: Any) -> tuple[Side, Side]:
         where.synchronize,
         lambda: lenet.evaluate(model, where.put(data.test_images), where.put(data.test_labels))[1],
     )
-    average = choice.pool_operation == "avg_pool2d"
-    return ours, _torch_side(weights, data, args.lr, on_gpu, average)
-
-
-def _torch_side(weights: Any, data: Any, lr: float, on_gpu: bool, average: bool) -> Side:
-    """Return PyTorch's training of the same LeNet from the same weights."""
-    import torch
-    from torch import nn
-
-    device = "cuda" if on_gpu else "cpu"
-    pool = nn.AvgPool2d if average else nn.MaxPool2d
-    classes = len(weights["linear3.b"])
-    model = nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), pool(2),
-        nn.Conv2d(6, 16, 5), nn.ReLU(), pool(2), nn.Flatten(),
-        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, classes),
-    )  # fmt: skip
-    named = ("conv1", "conv2", "linear1", "linear2", "linear3")
-    layers = [layer for layer in model if hasattr(layer, "weight")]
-    with torch.no_grad():
-        for name, layer in zip(named, layers, strict=True):
-            weight = weights[f"{name}.w"]
-            # A matrix of ours may be stored the other way round.
-            layer.weight.copy_(weight if weight.shape == layer.weight.shape else weight.T)
-            layer.bias.copy_(weights[f"{name}.b"])
-    model = model.to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=MOMENTUM, nesterov=True)
-    criterion = nn.CrossEntropyLoss()
-    x = torch.from_numpy(data.train_images).to(device)
-    labels = torch.from_numpy(data.train_labels).to(device)
-
-    def step(indices: np.ndarray) -> Any:
-        chosen = torch.from_numpy(indices).to(device)
-        loss = criterion(model(x[chosen]), labels[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    def accuracy() -> float:
-        with torch.no_grad():
-            guesses = model(torch.from_numpy(data.test_images).to(device)).argmax(1).cpu()
-        return float((guesses == torch.from_numpy(data.test_labels)).float().mean())
-
-    def wait() -> None:
-        if on_gpu:
-            torch.cuda.synchronize()
-
-    return Side(f"PyTorch {torch.__version__}", step, wait, accuracy)
+    how = {"on_gpu": on_gpu, "average": choice.pool_operation == "avg_pool2d"}
+    if setup is None:
+        setup = fastest(weights, data, args.lr, args.batch_size, args.threads, **how)
+    return ours, torch_side(weights, data, args.lr, setup, **how), setup
 
 
 def _report(ours: Side, theirs: Side, args: argparse.Namespace, data: str, images: int) -> None:

@@ -228,11 +228,22 @@ def amdahl(share: float, factor: float) -> float:
 
 
 def _kernel(kind: str, config: dict[str, Any]) -> str:
+    if kind == "block":
+        return f"block {config['block']}"
     if kind == "convolution":
         return f"conv {config['conv']}"
     if kind == "pooling":
         return f"pool {config['pool']}"
-    return "CuPy" if config["device"] == "gpu" else "NumPy"
+    if config["device"] == "gpu":
+        return "CuPy"
+    return "Numba" if kind in ("linear", "loss", "update") else "NumPy"
+
+
+def kernels_of(config: dict[str, Any]) -> str:
+    """Return what a run's model ran on, for a person."""
+    if config.get("block", "none") != "none":
+        return f"block {config['block']}"
+    return f"conv {config['conv']}, pool {config['pool']}"
 
 
 def _clock_step(history: list[dict[str, Any]], config: dict[str, Any]) -> float | None:
@@ -251,7 +262,11 @@ def _notes(config: dict[str, Any], sessions: list[_Session]) -> list[str]:
     notes = []
     if config["device"] == "cpu":
         operation, _, pool = config["pool"].partition(":")
-        used = {("conv2d", config["conv"]), (f"{operation}_pool2d", pool)}
+        used = {
+            ("conv2d", config["conv"]),
+            (f"{operation}_pool2d", pool),
+            ("conv2d_relu_pool", config.get("block")),
+        }
         rows = [row for row in table.rows() if (row.operation, row.name) in used]
         places = {place for row in rows for place in row.places} & {"emulator", "simulator"}
         if places:

@@ -7,7 +7,7 @@ import math
 from rich.console import Console
 from rich.table import Table
 
-from profiling.train_report import Part, TrainReport
+from profiling.train_report import Part, TrainReport, kernels_of
 
 PIPE_COLUMNS = 80  # where the output is no terminal
 
@@ -48,7 +48,7 @@ def headline(report: TrainReport) -> str:
     """Return what was run, and where."""
     config = report.config
     return (
-        f"{report.folder}: conv {config['conv']}, pool {config['pool']}, batches of "
+        f"{report.folder}: {kernels_of(config)}, batches of "
         f"{config['batch_size']}, {config['device']}; {' then '.join(report.machines)}"
     )
 

@@ -32,31 +32,35 @@ BLOCK_VECTORS = 24 if WIDE else 12
 
 
 class Block(types.Type):
-    """The Numba type of `rows` x `cols` vectors of `dtype`."""
+    """The Numba type of `rows` x `cols` vectors of `lanes` elements, by default a register's."""
 
-    def __init__(self, dtype: Any, rows: int, cols: int) -> None:
+    def __init__(self, dtype: Any, rows: int, cols: int, lanes: int = 0) -> None:
         self.dtype, self.rows, self.cols = dtype, rows, cols
-        super().__init__(name=f"Block({dtype}, {rows}, {cols}, {VECTOR_BYTES})")
+        self.lanes = lanes or VECTOR_BYTES * 8 // dtype.bitwidth
+        super().__init__(name=f"Block({dtype}, {rows}, {cols}, {self.lanes})")
 
 
-def _vector(dtype: Any) -> ir.VectorType:
-    scalar = ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
-    return ir.VectorType(scalar, VECTOR_BYTES * 8 // dtype.bitwidth)
+def _vector(dtype: Any, lanes: int = 0) -> ir.VectorType:
+    scalar = {8: ir.IntType(8), 32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth]
+    return ir.VectorType(scalar, lanes or VECTOR_BYTES * 8 // dtype.bitwidth)
 
 
 @register_model(Block)
 class _BlockModel(models.PrimitiveModel):
     def __init__(self, manager: Any, block: Block) -> None:
         super().__init__(
-            manager, block, ir.ArrayType(_vector(block.dtype), block.rows * block.cols)
+            manager, block, ir.ArrayType(_vector(block.dtype, block.lanes), block.rows * block.cols)
         )
 
 
-class _Emitter:
-    """The LLVM instructions that the intrinsics below are made of."""
+class Emitter:
+    """The LLVM instructions that the intrinsics are made of, on vectors of `lanes` elements."""
 
-    def __init__(self, context: Any, builder: Any, signature: Any, args: Any) -> None:
+    def __init__(
+        self, context: Any, builder: Any, signature: Any, args: Any, lanes: int = 0
+    ) -> None:
         self.context, self.builder, self.types, self.args = context, builder, signature.args, args
+        self.lanes = lanes
 
     def pointer(self, arg: int, index: Any) -> Any:
         """Return the address of element `index` of the array that is argument `arg`."""
@@ -75,7 +79,7 @@ class _Emitter:
         return self.builder.load(self.pointer(arg, index))
 
     def _vector_pointer(self, arg: int, index: Any) -> Any:
-        vector = _vector(self.types[arg].dtype)
+        vector = _vector(self.types[arg].dtype, self.lanes)
         return self.builder.bitcast(self.pointer(arg, index), vector.as_pointer())
 
     def load(self, arg: int, index: Any) -> Any:
@@ -90,7 +94,7 @@ class _Emitter:
 
     def broadcast(self, arg: int, index: Any) -> Any:
         """Load one element into all lanes."""
-        vector = _vector(self.types[arg].dtype)
+        vector = _vector(self.types[arg].dtype, self.lanes)
         zero = ir.Constant(ir.IntType(32), 0)
         single = self.builder.insert_element(
             ir.Constant(vector, ir.Undefined), self.entry(arg, index), zero
@@ -119,7 +123,7 @@ def filled(typing: Any, values: Any, start: Any, rows: Any, cols: Any) -> Any:
     block = Block(values.dtype, len(rows), len(cols))
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        do = _Emitter(context, builder, signature, args)
+        do = Emitter(context, builder, signature, args)
         column = [do.broadcast(0, do.plus(args[1], i)) for i in range(block.rows)]
         return do.matrix(block, [value for value in column for _ in range(block.cols)])
 
@@ -133,7 +137,7 @@ def loaded(typing: Any, source: Any, start: Any, rows: Any, cols: Any) -> Any:
     lanes = _vector(source.dtype).count
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        do = _Emitter(context, builder, signature, args)
+        do = Emitter(context, builder, signature, args)
         count = block.rows * block.cols
         return do.matrix(block, [do.load(0, do.plus(args[1], i * lanes)) for i in range(count)])
 
@@ -146,7 +150,7 @@ def store_dense(typing: Any, block: Any, target: Any, start: Any) -> Any:
     lanes = _vector(target.dtype).count
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        do = _Emitter(context, builder, signature, args)
+        do = Emitter(context, builder, signature, args)
         for place in range(block.rows * block.cols):
             vector = builder.extract_value(args[0], place)
             do.store(vector, 1, do.plus(args[2], place * lanes))
@@ -162,7 +166,7 @@ def store_at(
     """Write block[i, j] to target[start + i * row_step + places[first + j]]."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        do = _Emitter(context, builder, signature, args)
+        do = Emitter(context, builder, signature, args, block.lanes)
         for j in range(block.cols):
             column = builder.add(args[2], do.entry(4, do.plus(args[5], j)))
             for i in range(block.rows):
@@ -187,7 +191,7 @@ def add_scaled(
     """Add weights[weight + i] * (the vector at cells[places[first + j] + shift]) to block[i, j]."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        do = _Emitter(context, builder, signature, args)
+        do = Emitter(context, builder, signature, args, block.lanes)
         value = args[0]
         scales = [do.broadcast(1, do.plus(args[2], i)) for i in range(block.rows)]
         for j in range(block.cols):
@@ -199,6 +203,26 @@ def add_scaled(
 
     integer = types.int64
     return block(block, weights, integer, cells, places, integer, integer), emit
+
+
+@intrinsic
+def add_outer(
+    typing: Any, block: Any, left: Any, start: Any, row_step: Any, right: Any, first: Any
+) -> Any:
+    """Add left[start + i * row_step] * (vector j of those from right[first] on) to block[i, j]."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        do = Emitter(context, builder, signature, args, block.lanes)
+        value = args[0]
+        columns = [do.load(4, do.plus(args[5], j * block.lanes)) for j in range(block.cols)]
+        for i in range(block.rows):
+            scale = do.broadcast(1, do.plus(args[2], i, args[3]))
+            for j, column in enumerate(columns):
+                value = do.multiply_add(value, i * block.cols + j, scale, column)
+        return value
+
+    integer = types.int64
+    return block(block, left, integer, integer, right, integer), emit
 
 
 @intrinsic
@@ -216,7 +240,7 @@ def add_lanewise(
     """Add the vector left[start + i * row_step] * cells[places[first + j] + shift] to [i, j]."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        do = _Emitter(context, builder, signature, args)
+        do = Emitter(context, builder, signature, args)
         value = args[0]
         column = [do.load(1, do.plus(args[2], i, args[3])) for i in range(block.rows)]
         for j in range(block.cols):
@@ -236,7 +260,7 @@ def lane_sum(typing: Any, source: Any, start: Any) -> Any:
     """Return the sum of one vector's elements, halves first."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = _Emitter(context, builder, signature, args).load(0, args[1])
+        vector = Emitter(context, builder, signature, args).load(0, args[1])
         width = vector.type.count
         while width > 1:
             width //= 2
@@ -260,16 +284,17 @@ def transpose(
     target: Any,
     target_starts: Any,
     target_shift: Any,
+    like: Any,
 ) -> Any:
-    """Move `lanes` vectors, turning element i of vector j into element j of vector i.
+    """Transpose: element i of vector j becomes element j of vector i, all lanes of `like`.
 
     Vector j is read at source_starts[j] + source_shift; the turned vector i is written at
     target_starts[i] + target_shift.
     """
-    lanes = _vector(source.dtype).count
+    lanes = _vector(like.dtype).count
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        do = _Emitter(context, builder, signature, args)
+        do = Emitter(context, builder, signature, args, lanes)
         constants = [ir.Constant(ir.IntType(64), i) for i in range(lanes)]
         rows = [do.load(0, builder.add(do.entry(1, i), args[2])) for i in constants]
         half = lanes // 2
@@ -290,7 +315,7 @@ def transpose(
         return context.get_dummy_value()
 
     integer = types.int64
-    signature = types.void(source, source_starts, integer, target, target_starts, integer)
+    signature = types.void(source, source_starts, integer, target, target_starts, integer, like)
     return signature, emit
 
 

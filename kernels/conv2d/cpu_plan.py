@@ -87,7 +87,7 @@ def block_size(filters: int) -> tuple[int, int]:
     return rows, block_cols(rows)
 
 
-def _band_count(
+def band_count(
     images: int,
     rows: int,
     lanes: int,
@@ -113,7 +113,7 @@ def _band_count(
     return min(cost(size) for size in sizes)[1]
 
 
-def _parts(chunks: int, blocks: int) -> int:
+def part_count(chunks: int, blocks: int) -> int:
     """Return into how many parts to cut each chunk's filters: packing is repeated for each."""
     return min(blocks, -(-LEAST_TASKS // max(chunks, 1)))
 
@@ -194,7 +194,7 @@ def _correlation(
     sizes = range(counts[0], rows + counts[0], counts[0])
     row_bytes = planes * packed_cols * lanes * itemsize * step[0] / counts[0]
     blocks = -(-filters // block[0])
-    bands = _band_count(images, rows, lanes, (row_work, halo_work, row_bytes), blocks, sizes)
+    bands = band_count(images, rows, lanes, (row_work, halo_work, row_bytes), blocks, sizes)
     band_rows = -(-rows // (bands * counts[0])) * counts[0]
     bands = -(-rows // band_rows)
     chunks = -(-images * bands // lanes)
@@ -249,7 +249,7 @@ def _correlation(
                 )
 
     return Correlation(
-        source, target, *block, _parts(chunks, blocks),
+        source, target, *block, part_count(chunks, blocks),
         np.array(columns, INDEX), np.array(tap_offset, INDEX) * lanes,
         np.array(phase_table, INDEX).reshape(-1, 4),
         np.array(pixel_source, INDEX) * lanes, np.array(pixel_target, INDEX) * lanes,
@@ -319,7 +319,7 @@ def backward_filter_plan(shape: Conv2dShape, lanes: int, itemsize: int) -> Filte
     sizes = [size for size in range(1, shape.p + 1) if shape.p % size == 0]
     row_bytes = shape.c * packed_cols * lanes * itemsize * shape.stride_h
     work = row_work, halo_work, row_bytes
-    bands = _band_count(shape.n, shape.p, lanes, work, blocks, sizes)
+    bands = band_count(shape.n, shape.p, lanes, work, blocks, sizes)
     chunks = -(-shape.n * bands // lanes)
     rows = shape.p // bands
     source = Bands(
@@ -339,7 +339,7 @@ def backward_filter_plan(shape: Conv2dShape, lanes: int, itemsize: int) -> Filte
         for i in range(rows)
         for j in range(shape.q)
     ]
-    parts = _parts(chunks, blocks)
+    parts = part_count(chunks, blocks)
     return FilterGradient(
         source,
         dy,

@@ -1,1 +1,1 @@
-"""What a training step launches beside its layers: the loss with its gradient, and the update."""
+"""What a training step computes beside convolution and pooling: products, the loss, the update."""

@@ -22,10 +22,19 @@ def batch():
     return standardise(images, 0.2, 0.25), labels.astype(np.int64)
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
-@pytest.mark.parametrize("pool", ["max:reference", "avg:reference"])
-def test_gradient_is_the_slope_of_the_loss(batch, activation, pool):
-    choice = choose_kernels("reference", pool, CPU)
+@pytest.mark.parametrize(
+    ("conv", "pool", "block", "activation"),
+    [
+        *(
+            ("reference", pool, "none", activation)
+            for pool in ("max:reference", "avg:reference")
+            for activation in ("relu", "tanh")
+        ),
+        ("auto", "auto", "cpu", "relu"),
+    ],
+)
+def test_gradient_is_the_slope_of_the_loss(batch, conv, pool, block, activation):
+    choice = choose_kernels(conv, pool, CPU, block=block, activation=activation)
     model = build_model(10, choice, activation=activation, dtype=np.float64)
     x, labels = batch[0][:4].astype(np.float64), batch[1][:4]
 
@@ -117,6 +126,16 @@ def test_loss_curve_of_every_pooling(batch, references, pool):
     assert np.all(difference <= tolerance), f"{difference} against {tolerance}"
 
 
+@pytest.mark.parametrize("block", table.names("conv2d_relu_pool"))
+def test_loss_curve_of_every_block(batch, references, block):
+    if not runs_on_host("conv2d_relu_pool", block):
+        pytest.skip("has no emulation")
+    length = run_length("conv2d_relu_pool", block)
+    exact, tolerance = references("max", *length)
+    difference = np.abs(curve(batch, *length, block=block) - exact)
+    assert np.all(difference <= tolerance), f"{difference} against {tolerance}"
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     "conv",
@@ -182,7 +201,51 @@ def test_parameters_are_aligned_views_of_one_vector():
     ],
 )
 def test_what_pool_means(pool, operation, row):
-    assert choose_kernels("auto", pool, CPU) == ("cpu", operation, row)
+    assert choose_kernels("auto", pool, CPU)[:3] == ("cpu", operation, row)
+
+
+@pytest.mark.parametrize(
+    ("conv", "pool", "activation", "block"),
+    [
+        ("auto", "auto", "relu", "cpu"),
+        ("auto", "max:auto", "relu", "cpu"),
+        ("cpu", "auto", "relu", "none"),
+        ("auto", "max", "relu", "none"),
+        ("auto", "avg:auto", "relu", "none"),
+        ("auto", "auto", "tanh", "none"),
+    ],
+)
+def test_a_block_stands_in_where_nothing_else_was_named(conv, pool, activation, block):
+    choice = choose_kernels(conv, pool, CPU, activation=activation)
+    assert choice.block == block
+    layers = build_model(10, choice, activation=activation).layers
+    assert len(layers) == (8 if block == "cpu" else 12)
+    assert choose_kernels(conv, pool, CPU, block="none", activation=activation).block == "none"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"block": "median"}, "--block median: no such kernel; there are auto, none, reference"),
+        ({"block": "cpu", "conv": "naive"}, "leave out --conv naive, or the block"),
+        ({"block": "cpu", "pool": "avg"}, "in one; leave out --pool avg, or the block"),
+        ({"block": "cpu", "activation": "tanh"}, "leave out --activation tanh, or the block"),
+    ],
+)
+def test_a_block_that_cannot_be(names, message):
+    names = {"conv": "auto", "pool": "auto"} | names
+    with pytest.raises(OptionError, match=message):
+        choose_kernels(names.pop("conv"), names.pop("pool"), CPU, **names)
+
+
+def test_a_model_of_blocks_has_the_parameters_of_a_model_without():
+    blocks, apart = (
+        build_model(10, choose_kernels("auto", "auto", CPU, block=block))
+        for block in ("cpu", "none")
+    )
+    ours, theirs = (model.tensors(model.weights) for model in (blocks, apart))
+    assert list(ours) == list(theirs)
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.mark.parametrize(
