@@ -134,11 +134,8 @@ def _verdict(row: table.Row, kernel: dict[str, Any], record: dict[str, Any]) -> 
         or not outcome["passed"]
     ]
     own = {row.name, f"{row.operation.partition('_')[0]}:{row.name}"}
-    runs = [
-        lenet
-        for lenet in record["lenet"]
-        if (lenet["conv"] if row.operation == "conv2d" else lenet["pool"]) in own
-    ]
+    kind = {"conv2d": "conv", "conv2d_relu_pool": "block"}.get(row.operation, "pool")
+    runs = [lenet for lenet in record["lenet"] if lenet.get(kind) in own]
     if not all(lenet["ok"] for lenet in runs):
         failed.append("LeNet")
     return f"**failed**: {', '.join(failed)};" if failed else "passed"

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         "dirty": dirty,
         "tests": tests,
         "kernels": [_kernel(row, args) for row in rows(args.place)],
-        "lenet": [_lenet(conv, pool, args) for conv, pool in _pairs(args.place)],
+        "lenet": [_lenet(kernels, args) for kernels in _lenet_kernels(args.place)],
     }
     record["ok"] = _all_well(record)
     path = args.results / f"{slug(about['name'] if args.place == 'gpu' else args.place)}.json"
@@ -206,8 +206,8 @@ def check_kernel(
 # LeNet.
 
 
-def _pairs(where: str) -> list[tuple[str, str]]:
-    """Return (conv, pool) names: every row in one at least, but for those that refuse LeNet."""
+def _lenet_kernels(where: str) -> list[dict[str, str]]:
+    """Return what each LeNet runs on: every row in one at least, but for those that refuse it."""
     convs = [
         row.name
         for row in rows(where)
@@ -218,14 +218,19 @@ def _pairs(where: str) -> list[tuple[str, str]]:
         for row in rows(where)
         if row.operation in ("max_pool2d", "avg_pool2d")
     ]
-    return [(conv, pools[0]) for conv in convs] + [(convs[0], pool) for pool in pools[1:]]
+    pairs = [(conv, pools[0]) for conv in convs] + [(convs[0], pool) for pool in pools[1:]]
+    blocks = [row.name for row in rows(where) if row.operation == "conv2d_relu_pool"]
+    return [
+        *({"conv": conv, "pool": pool} for conv, pool in pairs),
+        *({"block": block} for block in blocks),
+    ]
 
 
-def _lenet(conv: str, pool: str, args: argparse.Namespace) -> dict[str, Any]:
+def _lenet(kernels: dict[str, str], args: argparse.Namespace) -> dict[str, Any]:
     steps = STEPS[args.place] if args.steps is None else args.steps
     target = TARGET_ACCURACY[args.place] if args.target_accuracy is None else args.target_accuracy
     began = time.perf_counter()
-    outcome, crash = _alone(train_lenet, conv, pool, args.place, steps, args.seed)
+    outcome, crash = _alone(train_lenet, kernels, args.place, steps, args.seed)
     if outcome is None:
         outcome = {"losses": [], "accuracy": None, "deviation": None}
     seconds = time.perf_counter() - began
@@ -234,10 +239,9 @@ def _lenet(conv: str, pool: str, args: argparse.Namespace) -> dict[str, Any]:
         f"loss {outcome['losses'][0]:.3f} to {outcome['losses'][-1]:.3f}, "
         f"accuracy {outcome['accuracy']:.1%}"
     )
-    print(f"LeNet       {conv} + {pool}: {summary}  {seconds:.1f} s", flush=True)
+    print(f"LeNet       {' + '.join(kernels.values())}: {summary}  {seconds:.1f} s", flush=True)
     return {
-        "conv": conv,
-        "pool": pool,
+        **kernels,
         "steps": steps,
         "batch_size": BATCH_SIZE[args.place],
         **outcome,
@@ -255,8 +259,15 @@ def _lenet_problem(outcome: dict[str, Any], target: float) -> str:
     return ""
 
 
-def train_lenet(conv: str, pool: str, where: str, steps: int, seed: int) -> dict[str, Any]:
-    """Train LeNet on digits with two kernels, and with the host's for comparison.
+def train_lenet(kernels: dict[str, str], where: str, steps: int, seed: int) -> dict[str, Any]:
+    """Train LeNet on digits with named kernels, and with the host's for comparison.
+
+    Parameters
+    ----------
+    kernels
+        ``conv`` and ``pool``, or ``block``, as `lenet.train_steps` takes them.
+    where, steps, seed
+        Of the run.
 
     Returns
     -------
@@ -268,15 +279,16 @@ def train_lenet(conv: str, pool: str, where: str, steps: int, seed: int) -> dict
 
     data = lenet.load_data()
 
-    def train(conv: str, pool: str, device: str) -> lenet.Curve:
+    def train(kernels: dict[str, str], device: str) -> lenet.Curve:
         images, labels = data.train_images, data.train_labels
         return lenet.train_steps(
             images, labels, steps,
-            conv=conv, pool=pool, device=device, batch_size=BATCH_SIZE[where], seed=seed,
+            device=device, batch_size=BATCH_SIZE[where], seed=seed, **kernels,
         )  # fmt: skip
 
-    curve = train(conv, pool, "gpu" if where == "gpu" else "cpu")
-    judge = train("cpu", f"{pool.partition(':')[0]}:cpu", "cpu")
+    curve = train(kernels, "gpu" if where == "gpu" else "cpu")
+    pool = kernels.get("pool", "max").partition(":")[0]
+    judge = train({"conv": "cpu", "pool": f"{pool}:cpu"}, "cpu")
     first, want = (np.array(c.losses[:COMPARED_STEPS]) for c in (curve, judge))
     put = curve.model.device.put
     few = slice(TEST_IMAGES.get(where))

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from kernels import table
+from kernels import cases, table
 from profiling import machine, verified, verify
 from profiling.__main__ import main
 
@@ -17,7 +17,7 @@ def record(where="gpu", **changes):
         }
         for row in verify.rows(where)
     ]  # fmt: skip
-    lenet = [{"conv": c, "pool": p, "ok": True} for c, p in verify._pairs(where)]
+    lenet = [{**names, "ok": True} for names in verify._lenet_kernels(where)]
     return {
         "schema": verify.SCHEMA, "place": where, "machine": {"name": "NVIDIA X9"},
         "date": "2031-02-03", "commit": "0123456789abcdef", "dirty": False,
@@ -106,9 +106,11 @@ def test_a_document_without_markers_is_an_error(tmp_path, capsys):
 
 
 def test_every_kernel_is_in_a_lenet_run():
-    pairs = verify._pairs("gpu")
-    used = {conv for conv, _ in pairs} | {pool.partition(":")[2] for _, pool in pairs}
-    assert used == {row.name for row in verify.rows("gpu")}
+    runs = verify._lenet_kernels("gpu")
+    used = {name.rpartition(":")[2] for kernels in runs for name in kernels.values()}
+    refusing = {row.name for row in table.rows("conv2d") if cases.refuses_lenet(row)}
+    assert refusing == {"winograd"}
+    assert used == {row.name for row in verify.rows("gpu")} - refusing
 
 
 def test_verify_without_a_gpu_is_one_line_and_exit_2(monkeypatch, capsys):
