@@ -259,7 +259,7 @@ def _lenet_problem(outcome: dict[str, Any], target: float) -> str:
     return ""
 
 
-def train_lenet(kernels: dict[str, str], where: str, steps: int, seed: int) -> dict[str, Any]:
+def train_lenet(kernels: dict[str, Any], where: str, steps: int, seed: int) -> dict[str, Any]:
     """Train LeNet on digits with named kernels, and with the host's for comparison.
 
     Parameters
@@ -279,7 +279,7 @@ def train_lenet(kernels: dict[str, str], where: str, steps: int, seed: int) -> d
 
     data = lenet.load_data()
 
-    def train(kernels: dict[str, str], device: str) -> lenet.Curve:
+    def train(kernels: dict[str, Any], device: str) -> lenet.Curve:
         images, labels = data.train_images, data.train_labels
         return lenet.train_steps(
             images, labels, steps,
