@@ -118,6 +118,8 @@ _ROWS = (
         "a thread keeps several outputs of several filters in registers"),
     Row("conv2d", "winograd", "cuda_c", _CONV2D + "winograd", _DEVICES, CONV2D_PASSES,
         "F(2x2, 3x3) in one kernel: 16 products for 4 outputs, not 36", growth=36.0),
+    Row("conv2d", "implicit_gemm", "cuda_c", _CONV2D + "implicit_gemm", _DEVICES, CONV2D_PASSES,
+        "the matrix product without its columns: gathered tiles, 8x8 sums a thread"),
     Row("conv2d", "naive_numba", "numba", _CONV2D + "naive_numba", _NUMBA_DEVICES, CONV2D_PASSES,
         "naive in Numba CUDA"),
     Row("conv2d", "im2col_gemm_numba", "numba", _CONV2D + "im2col_gemm_numba", _NUMBA_DEVICES,

@@ -48,7 +48,9 @@ class Plant:
         return edited
 
 
-_HEADERS = ("index.cuh", "shape.cuh", "conv2d/window.cuh", "conv2d/winograd.cuh")
+_HEADERS = (
+    *(header.name for header in ROOT.glob("*.cuh")), "conv2d/window.cuh", "conv2d/winograd.cuh"
+)
 _FILES = {
     ("naive", "source"): "conv2d/naive.cu",
     ("tiled", "source"): "conv2d/tiled.cu",
@@ -58,6 +60,8 @@ _FILES = {
     ("register_tiled", "register_tiled_filter.source"): "conv2d/register_tiled_filter.cu",
     ("winograd", "source"): "conv2d/winograd.cu",
     ("winograd", "filter_source"): "conv2d/winograd_filter.cu",
+    ("implicit_gemm", "source"): "conv2d/implicit_gemm.cu",
+    ("implicit_gemm", "filter_source"): "conv2d/implicit_gemm_filter.cu",
     ("max", "source"): "pool2d/max.cu",
     ("avg", "source"): "pool2d/avg.cu",
     ("fused", "source"): "conv2d_relu_pool/fused.cu",
@@ -256,6 +260,20 @@ PLANTS = (
     _plant("half a tile past the edge", "winograd", "if (1 < q_end)", ""),
     _plant("gradient past the edge", "winograd", "&& tile.q + j % 2 < shape.q", "",
            source="filter_source"),
+    # A product of gathered tiles.
+    _plant(
+        "no barrier before the product", "implicit_gemm",
+        "__syncthreads(); walk.next(TILE_K);", "walk.next(TILE_K);",
+    ),
+    _plant("one buffer for two tiles", "implicit_gemm", "buffers[tile % 2]", "buffers[0]"),
+    _plant(
+        "every phase takes the first taps", "implicit_gemm", "(in_s.step - 1) * depth, count_s,",
+        "0, count_s,", file="gather.cuh",
+    ),
+    _plant(
+        "no carry to the next image", "implicit_gemm", "n += step_n + image_more;", "n += step_n;",
+        source="filter_source",
+    ),
     # Pooling.
     _plant("ties to the last", "max", "value > best", "value >= best"),
     _plant("NaN passed over", "max", "value > best || first_nan", "value > best"),

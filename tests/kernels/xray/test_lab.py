@@ -24,6 +24,7 @@ FINDS = {
     "halo one row short": {"uninitialised"},
     "halo one column short": {"uninitialised"},
     "no barrier before the sum of shares": {"race", "uninitialised"},
+    "no barrier before the product": {"race"},
 }
 
 
