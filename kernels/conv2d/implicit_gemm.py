@@ -6,6 +6,7 @@ Filter gradient: `implicit_gemm_filter.cu`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +61,7 @@ class Plan(NamedTuple):
     `phases` such products are independent of each other.
     """
 
-    tile: Tile
+    tile: Any
     blocks_m: int
     blocks_n: int
     pitch: int
@@ -72,12 +73,10 @@ class Plan(NamedTuple):
         """Blocks of a phase."""
         return self.blocks_m * self.blocks_n
 
-    def packed_bytes(self, itemsize: int) -> int:
-        """Return the bytes of the packed filters and of their taps."""
-        return self.rows * (self.pitch * itemsize + TAP_BYTES)
 
-
-def make_plan(direction: str, shape: Conv2dShape, itemsize: int) -> Plan:
+def choose_tile(
+    direction: str, shape: Conv2dShape, tiles: Sequence[Any], itemsize: int, rows: int
+) -> Plan:
     """Choose the largest tile that is more than half full and gives enough blocks.
 
     Parameters
@@ -86,30 +85,46 @@ def make_plan(direction: str, shape: Conv2dShape, itemsize: int) -> Plan:
         ``"forward"``, ``"backward_data"`` or ``"backward_filter"``.
     shape
         The convolution's.
+    tiles
+        The largest first; each with an ``extent(itemsize)``.
     itemsize
         Bytes an element.
+    rows
+        Of packed filters.
     """
-    depth, phases, rows, slices = shape.c * shape.r * shape.s, 1, 0, 1
+    phases, slices = 1, 1
     if direction == "forward":
         gemm_m, gemm_n = shape.k, shape.n * shape.p * shape.q
-        rows = ceil_div(depth, TILE_K) * TILE_K
     elif direction == "backward_data":
         # Rows and columns of the input that leave the same remainder by the stride.
         steps = min(shape.stride_h, shape.h), min(shape.stride_w, shape.w)
         phases = math.prod(steps)
         gemm_m = shape.c
         gemm_n = shape.n * ceil_div(shape.h, steps[0]) * ceil_div(shape.w, steps[1])
-        rows = shape.r * shape.s * ceil_div(shape.k, TILE_K) * TILE_K
     else:
-        gemm_m, gemm_n, slices = shape.k, depth, shape.n
+        gemm_m, gemm_n, slices = shape.k, shape.c * shape.r * shape.s, shape.n
 
-    for tile in TILES:
+    for tile in tiles:
         tile_m, tile_n = tile.extent(itemsize)
         blocks_m, blocks_n = ceil_div(gemm_m, tile_m), ceil_div(gemm_n, tile_n)
         is_full = 2 * gemm_m * gemm_n > blocks_m * tile_m * blocks_n * tile_n
         if is_full and 2 * blocks_m * blocks_n * phases * slices >= WANTED_BLOCKS:
             break
     return Plan(tile, blocks_m, blocks_n, blocks_m * tile_m, rows, phases)
+
+
+def make_plan(direction: str, shape: Conv2dShape, itemsize: int) -> Plan:
+    """Return how a pass is cut up."""
+    rows = {
+        "forward": _whole_tiles(shape.c * shape.r * shape.s),
+        "backward_data": shape.r * shape.s * _whole_tiles(shape.k),
+        "backward_filter": 0,
+    }
+    return choose_tile(direction, shape, TILES, itemsize, rows[direction])
+
+
+def _whole_tiles(depth: int) -> int:
+    return ceil_div(depth, TILE_K) * TILE_K
 
 
 def forward(x: Any, w: Any, b: Any, y: Any, shape: Conv2dShape, workspace: Any) -> None:
@@ -138,16 +153,24 @@ def backward_filter(x: Any, dy: Any, dw: Any, shape: Conv2dShape, workspace: Any
         "conv2d_implicit_gemm_backward_filter", like=x, **plan.tile.defines
     )
     count = np.int32(slices)
-    # From a thread's pixel to its next one: images, rows and columns.
-    rows, step_q = divmod(TILE_K, shape.q)
-    step_n, step_p = divmod(rows, shape.p)
-    steps = np.int32(step_n), np.int32(step_p), np.int32(step_q)
-    kernel((plan.blocks * slices,), (plan.tile.threads,), (x, dy, partial, shape, count, *steps))
+    pixels = pixel_steps(shape, TILE_K)
+    kernel((plan.blocks * slices,), (plan.tile.threads,), (x, dy, partial, shape, count, *pixels))
     if slices > 1:
-        add_up = filter_source.kernel(
-            "conv2d_implicit_gemm_sum_slices", like=x, **plan.tile.defines
-        )
-        add_up((ceil_div(dw.size, PACK_THREADS),), (PACK_THREADS,), (partial, dw, shape, count))
+        sum_slices(partial, dw, shape, slices)
+
+
+def pixel_steps(shape: Conv2dShape, pixels: int) -> tuple[np.int32, np.int32, np.int32]:
+    """Return by how many images, rows and columns a number of pixels moves on."""
+    rows, step_q = divmod(pixels, shape.q)
+    step_n, step_p = divmod(rows, shape.p)
+    return np.int32(step_n), np.int32(step_p), np.int32(step_q)
+
+
+def sum_slices(partial: Any, dw: Any, shape: Conv2dShape, slices: int) -> None:
+    """Write dw (K,C,R,S), the sum of partial (slices,K,C,R,S)."""
+    kernel = filter_source.kernel("conv2d_implicit_gemm_sum_slices", like=dw, **TILE_MACROS[0])
+    blocks = ceil_div(dw.size, PACK_THREADS)
+    kernel((blocks,), (PACK_THREADS,), (partial, dw, shape, np.int32(slices)))
 
 
 def workspace_bytes(direction: str, shape: Conv2dShape, itemsize: int, limit: int) -> int:
@@ -173,12 +196,22 @@ def workspace_bytes(direction: str, shape: Conv2dShape, itemsize: int, limit: in
         return 0
     plan = make_plan(direction, shape, itemsize)
     if direction == "backward_filter":
-        filter_bytes = math.prod(shape.filter_shape) * itemsize
-        slices = min(ceil_div(WANTED_BLOCKS, plan.blocks), shape.n, limit // filter_bytes)
-        return slices * filter_bytes if slices > 1 else 0
-    needed = plan.packed_bytes(itemsize)
+        return slices_bytes(plan, shape, itemsize, limit)
+    return packed_bytes(plan, "implicit_gemm", itemsize, limit)
+
+
+def slices_bytes(plan: Plan, shape: Conv2dShape, itemsize: int, limit: int) -> int:
+    """Return the bytes of a dw for each slice of the batch; one slice needs none."""
+    filter_bytes = math.prod(shape.filter_shape) * itemsize
+    slices = min(ceil_div(WANTED_BLOCKS, plan.blocks), shape.n, limit // filter_bytes)
+    return slices * filter_bytes if slices > 1 else 0
+
+
+def packed_bytes(plan: Plan, name: str, itemsize: int, limit: int) -> int:
+    """Return the bytes of the packed filters and their taps, where they fit."""
+    needed = plan.rows * (plan.pitch * itemsize + TAP_BYTES)
     if needed > limit or plan.rows * plan.pitch > checks.INDEX_LIMIT:
-        raise workspace.refuse("conv2d", "implicit_gemm", needed, "the repacked filters")
+        raise workspace.refuse("conv2d", name, needed, "the repacked filters")
     return needed
 
 

@@ -49,7 +49,9 @@ class Plant:
 
 
 _HEADERS = (
-    *(header.name for header in ROOT.glob("*.cuh")), "conv2d/window.cuh", "conv2d/winograd.cuh"
+    *(header.name for header in ROOT.glob("*.cuh")),
+    "conv2d/window.cuh",
+    "conv2d/winograd.cuh",
 )
 _FILES = {
     ("naive", "source"): "conv2d/naive.cu",
@@ -62,6 +64,8 @@ _FILES = {
     ("winograd", "filter_source"): "conv2d/winograd_filter.cu",
     ("implicit_gemm", "source"): "conv2d/implicit_gemm.cu",
     ("implicit_gemm", "filter_source"): "conv2d/implicit_gemm_filter.cu",
+    ("implicit_gemm_tf32", "gemm.source"): "conv2d/implicit_gemm_tensor.cu",
+    ("implicit_gemm_bf16", "gemm.filter_source"): "conv2d/implicit_gemm_tensor_filter.cu",
     ("max", "source"): "pool2d/max.cu",
     ("avg", "source"): "pool2d/avg.cu",
     ("fused", "source"): "conv2d_relu_pool/fused.cu",
@@ -273,6 +277,30 @@ PLANTS = (
     _plant(
         "no carry to the next image", "implicit_gemm", "n += step_n + image_more;", "n += step_n;",
         source="filter_source",
+    ),
+    # Tensor cores and asynchronous copies.
+    _plant("no wait for the copies", "implicit_gemm_tf32", "copy_wait<STAGES - 2>();", "",
+           source="gemm.source"),
+    _plant(
+        "no barrier behind the wait", "implicit_gemm_tf32", "copy_wait<STAGES - 2>(); "
+        "__syncthreads();", "copy_wait<STAGES - 2>();",
+        source="gemm.source",
+    ),
+    _plant(
+        "registers of a fragment exchanged", "implicit_gemm_tf32",
+        "a[m][1] = regs.y, a[m][2] = regs.z", "a[m][1] = regs.z, a[m][2] = regs.y",
+        source="gemm.source",
+    ),
+    _plant(
+        "factors cut off instead of rounded", "implicit_gemm_tf32",
+        "b[half] = to_tf32(stage.b[step * STEP_K + half * 4 + lane % 4][col]);",
+        "b[half] = __float_as_uint(stage.b[step * STEP_K + half * 4 + lane % 4][col]) & ~0x1fffu;",
+        source="gemm.source",
+    ),
+    _plant(
+        "halves exchanged where read only", "implicit_gemm_bf16",
+        "copy_async(&stage.a[row][swizzled(row, lane)]", "copy_async(&stage.a[row][lane]",
+        source="gemm.filter_source",
     ),
     # Pooling.
     _plant("ties to the last", "max", "value > best", "value >= best"),
