@@ -123,7 +123,9 @@ def of_row(row: table.Row, arch: str = "sm_90", dtype: str = "float32") -> list[
     """
     check_arch(arch)
     compiled = [
-        (unit.defines, usage) for unit in units(row, dtype) for usage in unit.compile(arch).usages
+        (unit.defines, usage)
+        for unit in units(row, dtype, arch)
+        for usage in unit.compile(arch).usages
     ]
     lenet = {
         layer: launches(row, shape, dtype)
@@ -146,8 +148,8 @@ def of_row(row: table.Row, arch: str = "sm_90", dtype: str = "float32") -> list[
     ]
 
 
-def units(row: table.Row, dtype: str) -> list[Unit]:
-    """Return what is to be compiled for a row.
+def units(row: table.Row, dtype: str, arch: str) -> list[Unit]:
+    """Return what is to be compiled for a row: files that take the dtype and the architecture.
 
     Another language joins here: anything that gives `read_log` what ptxas -v prints, and a cubin.
     """
@@ -156,6 +158,7 @@ def units(row: table.Row, dtype: str) -> list[Unit]:
     return [
         Unit(defines, functools.partial(compile_file, source.path, items))
         for source in sources(row)
+        if source.compiles_for(arch)
         for defines in source.variants_of(dtype)
         for items in [tuple(sorted({"SCALAR": SCALARS[dtype], **defines}.items()))]
     ]
@@ -195,10 +198,11 @@ def _compile_numba(
 
 
 def sources(row: table.Row) -> list[CudaSource]:
-    """Return the .cu files of a row: those of the modules that its launchers are written in."""
+    """Return the .cu files of a row: of its module and of those its launchers are written in."""
     if row.language != "cuda_c":
         return []
-    modules = dict.fromkeys(row.launcher(direction).__module__ for direction in row.passes)
+    written_in = (row.launcher(direction).__module__ for direction in row.passes)
+    modules = dict.fromkeys((row.launchers.__name__, *written_in))
     return [
         value
         for module in modules

@@ -39,6 +39,8 @@ class CudaSource:
         Path below ``kernels/``, ``"conv2d/tiled.cu"``.
     tiles
         Where `kernel` is asked for one of several tiles: the macros of each.
+    least_arch
+        The oldest architecture that has its instructions.
     **defines
         Macros for every function of it.
 
@@ -53,9 +55,12 @@ class CudaSource:
         self,
         file: str | Path,
         tiles: Sequence[Mapping[str, int | str]] = ({},),
+        *,
+        least_arch: str = "sm_75",
         **defines: int | str,
     ) -> None:
         self.path = ROOT / file
+        self.least_arch = least_arch
         self.defines = defines
         self.variants: list[dict[str, int | str]] = [{**defines, **tile} for tile in tiles]
 
@@ -63,6 +68,10 @@ class CudaSource:
         """Return the `variants` for arrays of ``"float32"`` or ``"float64"``."""
         scalar = SCALARS[dtype]
         return [defines for defines in self.variants if defines.get("SCALAR", scalar) == scalar]
+
+    def compiles_for(self, arch: str) -> bool:
+        """Whether an architecture (``"sm_90"``) has the file's instructions."""
+        return _number(arch) >= _number(self.least_arch)
 
     def kernel(self, name: str, like: Any, **defines: int | str) -> Launch:
         """Return the function `name`, compiled for where and what the array `like` is.
@@ -76,16 +85,31 @@ class CudaSource:
             between GPU and emulator.
         **defines
             More macros: one of the `tiles`.
+
+        Raises
+        ------
+        TypeError
+            On a GPU that is too old for the file.
         """
         if recorder := launch_recorder(name, self.defines | defines):
             return recorder
         merged = {"SCALAR": SCALARS[like.dtype.name], **self.defines, **defines}
         items = tuple(sorted(merged.items()))
         if place.on_gpu(like):
+            if not self.compiles_for(f"sm_{like.device.compute_capability}"):
+                raise TypeError(
+                    f"{self.path.name} needs a GPU of compute capability "
+                    f"{_number(self.least_arch) / 10} or newer, but this one has "
+                    f"{int(like.device.compute_capability) / 10}; choose another kernel"
+                )
             function, null, where = _on_gpu(self.path, items, name, like.device.id), NULL, "gpu"
         else:
             function, null, where = _on_emulator(self.path, items, name), None, "emulator"
         return observe.kernel(functools.partial(_launch, function, null), name, where, merged)
+
+
+def _number(arch: str) -> int:
+    return int(arch.removeprefix("sm_").rstrip("af"))
 
 
 class Launched(NamedTuple):

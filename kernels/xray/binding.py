@@ -145,6 +145,8 @@ class Result(Structure):
         ("finding_count", c_uint64),
         ("blocks_traced", c_uint64),
         ("cut", c_uint64),
+        ("tf32_flops", c_uint64),
+        ("bf16_flops", c_uint64),
     )
 
 

@@ -33,7 +33,8 @@ class Term:
     Attributes
     ----------
     name
-        ``"fp32"`` or ``"fp64"``, ``"issue"``, ``"lsu"``, ``"l2"``, ``"dram"``.
+        ``"fp32"`` or ``"fp64"``, ``"tf32"``, ``"bf16"``, ``"issue"``, ``"lsu"``, ``"l2"``,
+        ``"dram"``.
     work
         How much it has to do, in `unit`.
     unit
@@ -128,6 +129,11 @@ def bound(recording: Recording, gpu: Gpu, instructions_per_flop: float | None = 
         left_out |= {"fp32": why, "issue": why}
     else:
         terms.append(_arithmetic(recording, scale, gpu, sms, clocks))
+        for factors, flops in recording.tensor_flops.items():
+            if factors in gpu.tensor_rates:
+                terms.append(_tensor(factors, flops * scale, gpu, sms))
+            else:
+                left_out[factors] = f"no rate of {gpu.name}'s tensor cores is cited here"
         if instructions_per_flop is None:
             left_out["issue"] = "no machine code with arithmetic to count instructions in"
         else:
@@ -160,10 +166,20 @@ def _arithmetic(recording: Recording, scale: float, gpu: Gpu, sms: int, clocks: 
     name, lanes = ("fp64", gpu.sm.fp64_lanes) if double else ("fp32", gpu.sm.fp32_lanes)
     return Term(
         name,
-        recording.flops * scale,
+        (recording.flops - sum(recording.tensor_flops.values())) * scale,
         "flop",
         2 * lanes * clocks,
         f"flop / ({sms} SMs x {lanes} lanes x 2 x clock)",
+    )
+
+
+def _tensor(factors: str, flops: float, gpu: Gpu, sms: int) -> Term:
+    return Term(
+        factors,
+        flops,
+        "flop",
+        gpu.tensor_rates[factors] * sms / gpu.sms,
+        f"flop / (the data sheet's dense rate x {sms} of {gpu.sms} SMs)",
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
 KIB, MIB = 1 << 10, 1 << 20
 GB_PER_SECOND = 1e9
@@ -97,6 +98,9 @@ class Gpu:
     l2_per_clock
         Bytes that L2 can deliver in a clock; None where NVIDIA has published no peak. A measured
         rate would not do: a bound needs what cannot be exceeded.
+    tensor_rates
+        Peak operations a second of its tensor cores on dense matrices, by the type of the factors
+        (``"tf32"``, ``"bf16"``); only those of a data sheet.
     """
 
     name: str
@@ -106,6 +110,7 @@ class Gpu:
     l2_bytes: int
     dram_rate: float
     l2_per_clock: int | None = None
+    tensor_rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def sm(self) -> Multiprocessor:
@@ -124,17 +129,31 @@ class Gpu:
 
 
 def _gpu(
-    name: str, capability: str, sms: int, mhz: int, l2_mib: int, dram: float, l2: int | None = None
+    name: str,
+    capability: str,
+    sms: int,
+    mhz: int,
+    l2_mib: int,
+    dram: float,
+    l2: int | None = None,
+    tensor: Mapping[str, float] | None = None,
 ) -> Gpu:
-    return Gpu(name, capability, sms, mhz * 1e6, l2_mib * MIB, dram * GB_PER_SECOND, l2)
+    rates = {factors: tflops * 1e12 for factors, tflops in (tensor or {}).items()}
+    return Gpu(name, capability, sms, mhz * 1e6, l2_mib * MIB, dram * GB_PER_SECOND, l2, rates)
+
+
+# Dense TFLOPS of the data sheets, which print twice as much "with sparsity" from Hopper on.
+_A100 = {"tf32": 156, "bf16": 312}
+_HOPPER_SXM = {"tf32": 495, "bf16": 990}
+_HOPPER_PCIE = {"tf32": 378, "bf16": 756.5}
 
 
 GPUS = {
     # T4 data sheet; Turing whitepaper (TU104's L2).
     "t4": _gpu("T4", "7.5", 40, 1590, 4, 320),
     # A100 data sheet; A100 whitepaper, which has L2's 5,120 bytes a clock.
-    "a100": _gpu("A100 SXM 80 GB", "8.0", 108, 1410, 40, 2039, 5120),
-    "a100-40": _gpu("A100 SXM 40 GB", "8.0", 108, 1410, 40, 1555, 5120),
+    "a100": _gpu("A100 SXM 80 GB", "8.0", 108, 1410, 40, 2039, 5120, _A100),
+    "a100-40": _gpu("A100 SXM 40 GB", "8.0", 108, 1410, 40, 1555, 5120, _A100),
     # A10 data sheet; GA102 whitepaper, also for the RTX 3090.
     "a10": _gpu("A10", "8.6", 72, 1695, 6, 600),
     "3090": _gpu("GeForce RTX 3090", "8.6", 82, 1695, 6, 936),
@@ -143,9 +162,9 @@ GPUS = {
     "l40s": _gpu("L40S", "8.9", 142, 2520, 96, 864),
     "4090": _gpu("GeForce RTX 4090", "8.9", 128, 2520, 72, 1008),
     # H100 and H200 data sheets (FP32: 67 and 51 TFLOPS give the clocks); H100 whitepaper.
-    "h100": _gpu("H100 SXM", "9.0", 132, 1980, 50, 3350),
-    "h100-pcie": _gpu("H100 PCIe", "9.0", 114, 1755, 50, 2039),
-    "h200": _gpu("H200 SXM", "9.0", 132, 1980, 50, 4800),
+    "h100": _gpu("H100 SXM", "9.0", 132, 1980, 50, 3350, None, _HOPPER_SXM),
+    "h100-pcie": _gpu("H100 PCIe", "9.0", 114, 1755, 50, 2039, None, _HOPPER_PCIE),
+    "h200": _gpu("H200 SXM", "9.0", 132, 1980, 50, 4800, None, _HOPPER_SXM),
     # Blackwell data sheets: HGX B200 (75 TFLOPS a GPU give the clock); of the two published rates
     # of its memory, 7.7 and 8 TB/s, the higher. Its L2 as users' boards report it.
     "b200": _gpu("B200", "10.0", 148, 1980, 126, 8000),

@@ -7,7 +7,7 @@ over the 32 banks, 4 bytes wide each, of shared memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -261,6 +261,9 @@ class Recording:
     local_arrays
         Whether accesses to all of the kernel's own arrays are in it, and not only to those whose
         address is taken. What of them is memory on a GPU, `local_memory` says.
+    tensor_flops
+        Those of `flops` that tensor cores did, by the type of their factors: ``"tf32"``,
+        ``"bf16"``.
     """
 
     kernel: str
@@ -283,6 +286,7 @@ class Recording:
     seconds: float
     races_unseen: tuple[str, ...] = ()
     local_arrays: bool = False
+    tensor_flops: dict[str, int] = field(default_factory=dict)
 
     @property
     def sampled(self) -> float:

@@ -21,6 +21,8 @@ NESTING = 10  # how often a loop is taken to run each time it is reached
 
 FMA = {"FFMA", "FFMA2", "DFMA", "HFMA2"}
 TENSOR = re.compile(r"[A-Z]*MMA$")
+# Of an HMMA's m x n x k (16 x 8 x 4, 8, 16): 2 m n k operations by 32 threads.
+TENSOR_OPS = {"1684": 32, "1688": 64, "16816": 128}
 GLOBAL_LOADS = {"LDG", "LD", "LDGSTS"}
 SHARED_LOADS = {"LDS", "LDSM"}
 GLOBAL_STORES = {"STG", "ST"}
@@ -198,9 +200,9 @@ class Function:
 
         A block is executed as a whole: whatever way a run takes, each float operation of a warp
         comes with at least this many instructions to issue. None where there is no arithmetic, or
-        where tensor cores do some.
+        where tensor cores do some by instructions whose size is not known here.
         """
-        if self.mix.tensor:
+        if any(TENSOR.match(_base(name)) and not _tensor_ops(name) for name in self.mix.opcodes):
             return None
         found = [
             len(block.instructions) / operations
@@ -264,7 +266,13 @@ def _weight(loop: LoopMix) -> tuple[int, int, int]:
 
 
 def _operations(one: Instruction) -> int:
-    return _per_instruction(_base(_opcode(one)))
+    return _tensor_ops(one.opcode) or _per_instruction(_base(_opcode(one)))
+
+
+def _tensor_ops(opcode: str) -> int:
+    """Return a thread's share of a warp's matrix product, 0 where its size is not known."""
+    base, _, rest = opcode.partition(".")
+    return TENSOR_OPS.get(rest.partition(".")[0], 0) if base == "HMMA" else 0
 
 
 def _per_instruction(base: str) -> int:

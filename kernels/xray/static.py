@@ -234,7 +234,7 @@ def of_row(row: table.Row, arch: str, dtype: str = "float32") -> list[Kernel]:
     resources.check_arch(arch)
     files = tuple((nvrtc_code(source.path)[0], source.path) for source in resources.sources(row))
     found = []
-    for unit in resources.units(row, dtype):
+    for unit in resources.units(row, dtype, arch):
         made = unit.compile(arch)
         for usage in made.usages:
             name = usage.function

@@ -18,6 +18,8 @@ from kernels.xray.wording import local_memory
 TERMS = {
     "fp32": "FP32 arithmetic",
     "fp64": "FP64 arithmetic",
+    "tf32": "tensor cores, TF32",
+    "bf16": "tensor cores, bfloat16",
     "issue": "instruction issue",
     "lsu": "loads and stores (LSU)",
     "l2": "L2",

@@ -81,6 +81,8 @@ class Translation:
         for pc, count in done:
             place = self.lines.flow(pc)
             flops[place] = flops.get(place, 0) + count
+        counted = {"tf32": seen.tf32_flops, "bf16": seen.bf16_flops}
+        tensor = {name: count for name, count in counted.items() if count}
         build = self.function.module.build
         return Recording(
             kernel=self.function.name,
@@ -94,7 +96,8 @@ class Translation:
             branches=self._branches(blocks, decisions),
             lines=tuple(Line(*place, count) for place, count in sorted(flops.items())),
             findings=tuple(findings),
-            flops=sum(flops.values()),
+            flops=sum(flops.values()) + sum(tensor.values()),
+            tensor_flops=tensor,
             arrays=tuple(
                 Array(
                     argument.name,

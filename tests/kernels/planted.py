@@ -48,7 +48,11 @@ class Plant:
         return edited
 
 
-_HEADERS = ("index.cuh", "shape.cuh", "conv2d/window.cuh", "conv2d/winograd.cuh")
+_HEADERS = (
+    *(header.name for header in ROOT.glob("*.cuh")),
+    "conv2d/window.cuh",
+    "conv2d/winograd.cuh",
+)
 _FILES = {
     ("naive", "source"): "conv2d/naive.cu",
     ("tiled", "source"): "conv2d/tiled.cu",
@@ -58,6 +62,10 @@ _FILES = {
     ("register_tiled", "register_tiled_filter.source"): "conv2d/register_tiled_filter.cu",
     ("winograd", "source"): "conv2d/winograd.cu",
     ("winograd", "filter_source"): "conv2d/winograd_filter.cu",
+    ("implicit_gemm", "source"): "conv2d/implicit_gemm.cu",
+    ("implicit_gemm", "filter_source"): "conv2d/implicit_gemm_filter.cu",
+    ("implicit_gemm_tf32", "gemm.source"): "conv2d/implicit_gemm_tensor.cu",
+    ("implicit_gemm_bf16", "gemm.filter_source"): "conv2d/implicit_gemm_tensor_filter.cu",
     ("max", "source"): "pool2d/max.cu",
     ("avg", "source"): "pool2d/avg.cu",
     ("fused", "source"): "conv2d_relu_pool/fused.cu",
@@ -255,6 +263,44 @@ PLANTS = (
     _plant("half a tile past the edge", "winograd", "if (1 < q_end)", ""),
     _plant("gradient past the edge", "winograd", "&& tile.q + j % 2 < shape.q", "",
            source="filter_source"),
+    # A product of gathered tiles.
+    _plant(
+        "no barrier before the product", "implicit_gemm",
+        "__syncthreads(); walk.next(TILE_K);", "walk.next(TILE_K);",
+    ),
+    _plant("one buffer for two tiles", "implicit_gemm", "buffers[tile % 2]", "buffers[0]"),
+    _plant(
+        "every phase takes the first taps", "implicit_gemm", "(in_s.step - 1) * depth, count_s,",
+        "0, count_s,", file="gather.cuh",
+    ),
+    _plant(
+        "no carry to the next image", "implicit_gemm", "n += step_n + image_more;", "n += step_n;",
+        source="filter_source",
+    ),
+    # Tensor cores and asynchronous copies.
+    _plant("no wait for the copies", "implicit_gemm_tf32", "copy_wait<STAGES - 2>();", "",
+           source="gemm.source"),
+    _plant(
+        "no barrier behind the wait", "implicit_gemm_tf32", "copy_wait<STAGES - 2>(); "
+        "__syncthreads();", "copy_wait<STAGES - 2>();",
+        source="gemm.source",
+    ),
+    _plant(
+        "registers of a fragment exchanged", "implicit_gemm_tf32",
+        "a[m][1] = regs.y, a[m][2] = regs.z", "a[m][1] = regs.z, a[m][2] = regs.y",
+        source="gemm.source",
+    ),
+    _plant(
+        "factors cut off instead of rounded", "implicit_gemm_tf32",
+        "b[half] = to_tf32(stage.b[step * STEP_K + half * 4 + lane % 4][col]);",
+        "b[half] = __float_as_uint(stage.b[step * STEP_K + half * 4 + lane % 4][col]) & ~0x1fffu;",
+        source="gemm.source",
+    ),
+    _plant(
+        "halves exchanged where read only", "implicit_gemm_bf16",
+        "copy_async(&stage.a[row][swizzled(row, lane)]", "copy_async(&stage.a[row][lane]",
+        source="gemm.filter_source",
+    ),
     # Pooling.
     _plant("ties to the last", "max", "value > best", "value >= best"),
     _plant("NaN passed over", "max", "value > best || first_nan", "value > best"),

@@ -53,7 +53,16 @@ enum class WarpOp : int32_t {
     max_unsigned,
     bit_and,
     bit_or,
-    bit_xor
+    bit_xor,
+    mma_tf32,  // the value is the address of the lane's Fragments
+    mma_bf16
+};
+
+// A lane's part of d += a b on tensor cores, in the registers that PTX lays it out in.
+struct Fragments {
+    float* d;           // 4
+    const uint32_t* a;  // 4
+    const uint32_t* b;  // 2
 };
 
 }  // namespace emulator
@@ -63,6 +72,9 @@ int emulator_barrier(emulator::Barrier kind, int predicate, const char* file, in
     EMULATOR_SYMBOL(barrier);
 uint64_t emulator_warp(emulator::WarpOp op, const char* name, uint32_t mask, uint64_t value,
                        int source_lane, const char* file, int line) EMULATOR_SYMBOL(warp);
+void emulator_copy_begin(void* to, const void* data, uint32_t bytes) EMULATOR_SYMBOL(copy_begin);
+void emulator_copy_commit() EMULATOR_SYMBOL(copy_commit);
+void emulator_copy_wait(uint32_t most_pending) EMULATOR_SYMBOL(copy_wait);
 uint32_t emulator_lane() EMULATOR_SYMBOL(lane);
 uint32_t emulator_active_mask() EMULATOR_SYMBOL(active_mask);
 int emulator_print(const char* format, ...) EMULATOR_SYMBOL(print)

@@ -37,3 +37,4 @@
 #include "memory.hpp"
 #include "atomics.hpp"
 #include "threads.hpp"
+#include "tensor.hpp"

@@ -60,6 +60,21 @@ extern "C" uint64_t emulator_warp(WarpOp op, const char* name, uint32_t mask, ui
     return thread.result;
 }
 
+extern "C" void emulator_copy_begin(void* to, const void* data, uint32_t bytes) {
+    Worker& worker = *this_worker;
+    worker.uninterruptible = 1;  // it may allocate
+    worker.copies[worker.current].begin(to, data, bytes);
+    worker.uninterruptible = 0;
+}
+
+extern "C" void emulator_copy_commit() {
+    ++this_worker->copies[this_worker->current].committed;
+}
+
+extern "C" void emulator_copy_wait(uint32_t most_pending) {
+    this_worker->copies[this_worker->current].wait(most_pending);
+}
+
 extern "C" uint32_t emulator_lane() {
     return this_worker->threads[this_worker->current].lane;
 }

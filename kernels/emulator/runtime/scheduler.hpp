@@ -128,6 +128,10 @@ inline bool run_block(Worker& worker, uint64_t block) {
     worker.ready_head = worker.ready_count = 0;
     worker.predicates = 0;
     worker.lines_differ = false;
+    for (uint32_t t = 0; t < worker.thread_count; ++t) {
+        worker.copies[t].pending.clear();
+        worker.copies[t].committed = 0;
+    }
     for (uint32_t warp = 0; warp < worker.warp_count; ++warp) {
         uint32_t lanes = worker.thread_count - warp * 32;
         worker.warps[warp] = {lanes >= 32 ? ~0u : (1u << lanes) - 1, 0, 0};

@@ -79,6 +79,6 @@ struct TraceResult {
     const TraceBlock* blocks;
     const TraceFinding* findings;
     const TraceUse* uses;  // of each array
-    uint64_t access_count, block_count, finding_count, blocks_traced, cut;
+    uint64_t access_count, block_count, finding_count, blocks_traced, cut, tf32_flops, bf16_flops;
 };
 }

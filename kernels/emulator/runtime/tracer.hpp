@@ -26,6 +26,10 @@ class Tracer {
     void release_warp(Worker& worker, uint32_t warp, uint32_t group);
     void flush_all();
     void note(Word key, uint64_t address);
+    void multiply(emulator::WarpOp op) {
+        const bool is_bf16 = op == emulator::WarpOp::mma_bf16;
+        if (on) (is_bf16 ? result_.bf16_flops : result_.tf32_flops) += is_bf16 ? 4096 : 2048;
+    }
 
     void wait_in_warp(uint64_t pc) {
         if (on) lanes_[current_].warp_key = pen.key(pc, sync_code);

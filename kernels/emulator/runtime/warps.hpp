@@ -2,6 +2,7 @@
 #pragma once
 
 #include "failures.hpp"
+#include "tensor.hpp"
 #include "tracing.hpp"
 
 // What a lane reads from one that is not there: undefined in CUDA, so made hard to overlook
@@ -30,8 +31,13 @@ inline uint64_t combine(emulator::WarpOp op, uint64_t a, uint64_t b) {
     }
 }
 
+inline bool is_mma(emulator::WarpOp op) {
+    return op == emulator::WarpOp::mma_tf32 || op == emulator::WarpOp::mma_bf16;
+}
+
 inline void exchange(Thread* lanes, uint32_t group) {
     const emulator::WarpOp op = lanes[__builtin_ctz(group)].op;
+    if (is_mma(op)) return multiply_fragments(lanes, op == emulator::WarpOp::mma_bf16);
     uint32_t ballot = 0;
     bool first = true, same = true;
     uint64_t total = 0;
@@ -95,8 +101,14 @@ inline bool release_warp(Worker& worker, uint32_t index, uint32_t mask) {
              thread.name, base_name(thread.file), thread.line);
         abandon(worker);
     }
+    if (is_mma(first.op) && group != 0xffffffffu) {
+        fail(worker, Ending::divergence, true, "%s at %s:%d needs all 32 lanes but has 0x%08x",
+             first.name, base_name(first.file), first.line, group);
+        abandon(worker);
+    }
     exchange(lanes, group);
     EMULATOR_TRACE(release_warp(worker, index, group));
+    if (is_mma(first.op)) EMULATOR_TRACE(multiply(first.op));
     warp.waiting &= ~group;
     uint16_t released[32];
     uint32_t count = 0;

@@ -7,6 +7,7 @@
 
 #include <unordered_map>
 
+#include "copies.hpp"
 #include "fibers.hpp"
 #include "launch.hpp"
 
@@ -61,6 +62,7 @@ struct Worker {
     Index3 coordinates[max_threads];
     uint16_t order[max_threads];
     Warp warps[max_threads / 32];
+    Copies copies[max_threads];
 
     // Threads that may go on: a ring, each thread in it once at most.
     uint16_t ready[max_threads];

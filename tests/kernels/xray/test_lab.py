@@ -1,6 +1,7 @@
 """The lab's own kernels: healthy ones have no finding, faults planted in them have theirs."""
 
 import dataclasses
+import functools
 
 import pytest
 from planted import PLANTS
@@ -24,6 +25,8 @@ FINDS = {
     "halo one row short": {"uninitialised"},
     "halo one column short": {"uninitialised"},
     "no barrier before the sum of shares": {"race", "uninitialised"},
+    "no barrier before the product": {"race"},
+    "no barrier behind the wait": {"race"},
 }
 
 
@@ -54,9 +57,10 @@ def test_no_finding_on_200_shapes(row):
 @pytest.mark.parametrize("plant", [p for p in PLANTS if p.name in FINDS], ids=lambda p: p.name)
 def test_a_planted_fault_is_found(plant, tmp_path, monkeypatch):
     row = table.find(plant.operation, plant.row)
-    source = getattr(row.launchers, plant.source)
-    path = plant.write(tmp_path)
-    monkeypatch.setattr(row.launchers, plant.source, CudaSource(path, **source.defines))
+    *path, name = plant.source.split(".")
+    module = functools.reduce(getattr, path, row.launchers)
+    faulty = CudaSource(plant.write(tmp_path), **getattr(module, name).defines)
+    monkeypatch.setattr(module, name, faulty)
     files = {str(file) for file in tmp_path.iterdir()}
 
     found = set()

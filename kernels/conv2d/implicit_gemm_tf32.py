@@ -1,0 +1,15 @@
+"""implicit_gemm on tensor cores with factors in TF32 and sums in float32."""
+
+from kernels.conv2d.bias import backward_bias
+from kernels.conv2d.implicit_gemm_tensor import TensorGemm
+
+__all__ = ["backward_bias", "backward_data", "backward_filter", "forward", "workspace_bytes"]
+
+gemm = TensorGemm("implicit_gemm_tf32", "TF32", is_bf16=False)
+source, filter_source = gemm.source, gemm.filter_source
+
+forward = gemm.forward
+backward_data = gemm.backward_data
+backward_filter = gemm.backward_filter
+workspace_bytes = gemm.workspace_bytes
+refuses = gemm.refuses
