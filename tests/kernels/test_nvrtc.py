@@ -9,7 +9,7 @@ import pytest
 
 from kernels import event_clock, resources, shapes, table
 from kernels.source import ROOT, SCALARS, KernelCompileError, nvrtc_code, nvrtc_options
-from kernels.training import nesterov_sgd, softmax_cross_entropy
+from kernels.training import batch, nesterov_sgd, shuffle, softmax_cross_entropy, step_end
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed (make test does)")
 
@@ -27,7 +27,8 @@ FILES = sorted(
 def variants(file: str, dtype: str) -> list[dict[str, int | str]]:
     """Return the defines a .cu file is compiled with, by the rows or the training's launchers."""
     sources = [source for row in table.rows() for source in resources.sources(row)]
-    sources += [nesterov_sgd.source, softmax_cross_entropy.source]
+    steps = (shuffle, batch, softmax_cross_entropy, nesterov_sgd, step_end)
+    sources += [launchers.source for launchers in steps]
     found = [
         defines
         for source in sources
