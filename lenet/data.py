@@ -54,6 +54,11 @@ class Dataset:
     std: float
     fingerprint: int
 
+    @property
+    def background(self) -> float:
+        """What `standardise` makes of an empty pixel."""
+        return -float(np.float32(self.mean / self.std))
+
 
 def load_data(name: str = "digits", folder: str | Path | None = None) -> Dataset:
     """Return the embedded digits, or the data set in a folder.

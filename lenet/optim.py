@@ -69,14 +69,22 @@ class NesterovSGD:
         # On a GPU the learning rate, which the kernel reads there.
         self._scratch = xp.empty_like(weights[:1] if place.on_gpu(weights) else weights)
 
-    def step(self, rate: float) -> None:
-        """Move the weights by one step; the gradient is used up."""
+    def step(self, rate: float | Array) -> None:
+        """Move the weights by one step; the gradient is used up.
+
+        Parameters
+        ----------
+        rate
+            Learning rate: a number, or an array of one element beside the weights, which is read
+            when the step runs, so that a CUDA graph of it can go on with another.
+        """
         if place.on_gpu(self.weights):
-            self._scratch.fill(rate)
+            if place.array_module(rate) is None:
+                self._scratch.fill(rate)
+                rate = self._scratch
             nesterov_sgd.launch(
-                self.weights, self.gradient, self.velocity, self._scratch,
-                self.momentum, self.weight_decay,
-            )  # fmt: skip
+                self.weights, self.gradient, self.velocity, rate, self.momentum, self.weight_decay
+            )
             return
         # Numba takes a while to import.
         from kernels.training.nesterov_sgd_cpu import nesterov_sgd as one_pass

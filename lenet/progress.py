@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import defaultdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lenet.steps import Steps
     from lenet.train import Result
 
-REFRESH = 0.2  # seconds between two looks at the loss; on a GPU each look waits for a step
+REFRESH = 0.2  # seconds between two looks
 
 
 class Silent:
@@ -19,11 +21,14 @@ class Silent:
     def begin(self, epochs: int, images: int, epoch: int) -> None:
         """Say how much work there is: `epochs` times `images`, `epoch` epochs of it done."""
 
-    def step(self, figures: Any, done: int, batch_size: int) -> None:
-        """See a step's end; `figures` are the epoch's losses and hits, `done` steps of them."""
+    def step(self, steps: Steps, batch_size: int) -> None:
+        """See one more step of the epoch that `steps` makes."""
 
     def epoch(self, line: dict[str, Any]) -> None:
         """See an epoch's end; `line` is that of metrics.jsonl."""
+
+    def note(self, text: str) -> None:
+        """See what the user should know, before the first step."""
 
     def __enter__(self) -> Silent:
         return self
@@ -43,6 +48,10 @@ class Lines(Silent):
     def begin(self, epochs: int, images: int, epoch: int) -> None:
         """Keep the number of epochs."""
         self.epochs, self.images = epochs, images
+
+    def note(self, text: str) -> None:
+        """Print it beside the run's output."""
+        print(f"lenet: {text}", file=sys.stderr)
 
     def text(self, line: dict[str, Any]) -> str:
         """Return an epoch's line for a person."""
@@ -75,26 +84,25 @@ class Bar(Lines):
     def begin(self, epochs: int, images: int, epoch: int) -> None:
         """Set up the bar."""
         super().begin(epochs, images, epoch)
-        self.done, self.seen = epoch * images, 0
+        self.done = self.first = epoch * images
         self.started = time.perf_counter()
         self.task = self.bar.add_task(
             "", total=epochs * images, completed=self.done, epoch=epoch + 1, figures=""
         )
 
-    def step(self, figures: Any, done: int, batch_size: int) -> None:
+    def step(self, steps: Steps, batch_size: int) -> None:
         """Move the bar, a few times a second."""
-        self.seen += batch_size
         now = time.perf_counter()
         if now - self.looked < REFRESH:
             return
         self.looked = now
-        loss, hits = (float(total) / done for total in figures[:, :done].sum(axis=1))
-        rate = self.seen / (now - self.started)
-        self.bar.update(
-            self.task,
-            completed=self.done + min(done * batch_size, self.images),
-            figures=f"loss {loss:.4f}  accuracy {hits / batch_size:.2%}  {rate:,.0f} images/s",
-        )
+        done = self.done + min(steps.done() * batch_size, self.images)
+        figures = f"{(done - self.first) / (now - self.started):,.0f} images/s"
+        # On a GPU the loss of an epoch under way is not to be had without waiting for a step.
+        if steps.seen is not None:
+            loss, hits = steps.seen[:, : steps.done()].mean(axis=1)
+            figures = f"loss {loss:.4f}  accuracy {hits / batch_size:.2%}  {figures}"
+        self.bar.update(self.task, completed=done, figures=figures)
 
     def epoch(self, line: dict[str, Any]) -> None:
         """Print the line above the bar."""
@@ -147,5 +155,7 @@ def print_result(result: Result) -> None:
     console = Console(highlight=False)
     console.print(table)
     sampled = " (steps on a GPU: from a timed sample)" if settings.device == "gpu" else ""
+    if result.graph:
+        sampled = " (steps: from a sample timed launch by launch, outside the CUDA graph)"
     console.print(f"Compiling and warming up took {warm_up:.2f} s more{sampled}.")
     console.print(f"The run is in {result.run.folder}", soft_wrap=True)

@@ -13,7 +13,7 @@ from lenet.checkpoint import FORMAT
 from lenet.data import Dataset
 from lenet.device import Device
 from lenet.errors import CheckpointError, OptionError
-from lenet.model import ACTIVATIONS, NO_BLOCK, Choice, choose_kernels
+from lenet.model import ACTIVATIONS, IMAGE, NO_BLOCK, Choice, choose_kernels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Settings:
     lr, momentum, weight_decay
         Of Nesterov's gradient descent; `lr` is the peak of the one-cycle schedule.
     seed
-        Of the initial weights and the shuffles.
+        Of the initial weights, the shuffles and the moves.
+    augment
+        How many pixels each training image is moved at most, each way and anew every epoch.
     block, conv, pool, activation, device
         What the model runs on, as `lenet.model.choose_kernels` takes them.
     """
@@ -42,6 +44,7 @@ class Settings:
     momentum: float = 0.9
     weight_decay: float = 0.005
     seed: int = 0
+    augment: int = 0
     block: str = "auto"  # before the two that it decides: --resume names the first that differs
     conv: str = "auto"
     pool: str = "auto"
@@ -67,6 +70,10 @@ class Settings:
             raise OptionError(f"--momentum is {self.momentum}; expected 0 <= momentum < 1")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise OptionError(f"--weight-decay is {self.weight_decay}; expected 0 or more")
+        if not 0 <= self.augment < IMAGE:
+            raise OptionError(
+                f"--augment is {self.augment}; expected 0 to {IMAGE - 1} pixels, such as 2"
+            )
         if self.activation not in ACTIVATIONS:
             raise OptionError(
                 f"--activation is {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}"
@@ -112,7 +119,8 @@ class Settings:
 
 def from_config(config: Mapping[str, Any], folder: Path) -> Settings:
     """Return the settings a run was started with."""
-    known = {"block": NO_BLOCK, **config}  # runs older than the block do not mention it
+    # Runs older than the block and the moves do not mention them.
+    known = {"block": NO_BLOCK, "augment": 0, **config}
     try:
         return Settings(**{f.name: known[f.name] for f in dataclasses.fields(Settings)})
     except KeyError as error:
@@ -129,6 +137,11 @@ def resumed(config: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -
     OptionError
         An option that would change the numbers.
     """
+    if "augment" not in config:
+        raise OptionError(
+            f"{folder}: a version that shuffled otherwise began it, and going on would not be the "
+            f"same run; start a new one. python -m lenet evaluate {folder} works as before"
+        )
     before = from_config(config, folder)
     if given.get("data") and before.data_dir is not None:
         raise OptionError(f"--data {given['data']}: {folder} trains on {before.data_dir}")

@@ -43,12 +43,12 @@ class Stopwatch:
     device
         Where the work runs.
     every
-        Time one step in this many; by default 1 on the CPU and 32 on a GPU.
+        Time one step in this many, or with 0 none; by default 1 on the CPU and 32 on a GPU.
     """
 
     def __init__(self, device: Device = CPU, every: int | None = None) -> None:
         self.device = device
-        self.every = every or (1 if device.name == "cpu" else 32)
+        self.every = (1 if device.name == "cpu" else 32) if every is None else every
         self.steps = 0
         self.sampled = 0
         self.sampling = False
@@ -57,7 +57,7 @@ class Stopwatch:
 
     def start_step(self) -> None:
         """Say that a training step begins, and decide whether it is timed."""
-        self.sampling = self.steps % self.every == 0
+        self.sampling = self.every > 0 and self.steps % self.every == 0
         self.steps += 1
         self.sampled += self.sampling
 

@@ -21,6 +21,8 @@ from lenet.model import Choice, build_model
 from lenet.optim import one_cycle
 from lenet.progress import Silent
 from lenet.settings import Settings, resumed
+from lenet.step_graph import check_graph, choose_steps
+from lenet.steps import TrainingSet
 from lenet.timing import Phase, Stopwatch
 from lenet.trainer import Array, Trainer, evaluate
 
@@ -45,6 +47,8 @@ class Result:
         Wall seconds by phase in this process; "warm-up" is compiling, and in no other figure.
     interrupted
         Whether Ctrl-C stopped it before its last epoch.
+    graph
+        Whether its steps were a CUDA graph, but for those that were timed.
     """
 
     run: Run
@@ -52,10 +56,28 @@ class Result:
     history: list[dict[str, Any]]
     seconds: dict[Phase, float]
     interrupted: bool
+    graph: bool = False
 
 
-def train(settings: Settings, folder: Path, progress: Silent | None = None) -> Result:
+def train(
+    settings: Settings,
+    folder: Path,
+    progress: Silent | None = None,
+    *,
+    graph: bool | None = None,
+) -> Result:
     """Train a fresh LeNet and keep the run in `folder`, which must not be there yet.
+
+    Parameters
+    ----------
+    settings
+        What decides the run's numbers.
+    folder
+        The run's.
+    progress
+        Shows it.
+    graph
+        Whether the step is a CUDA graph, as for `choose_steps`; the numbers are the same.
 
     Raises
     ------
@@ -63,14 +85,21 @@ def train(settings: Settings, folder: Path, progress: Silent | None = None) -> R
         Options, data, kernels or a folder that cannot be used, or a loss that is no number.
     """
     device, choice = settings.check()
+    check_graph(graph, device)
     dataset = load_data(settings.data, settings.data_dir)
     settings = settings.resolved(device, choice)
     run = Run.create(folder, settings.config(dataset))
-    session = _Session(run, settings, dataset, device, choice, progress or Silent())
+    session = _Session(run, settings, dataset, device, choice, progress or Silent(), graph)
     return session.go(Checkpoint.none())
 
 
-def resume(folder: Path, given: Mapping[str, Any], progress: Silent | None = None) -> Result:
+def resume(
+    folder: Path,
+    given: Mapping[str, Any],
+    progress: Silent | None = None,
+    *,
+    graph: bool | None = None,
+) -> Result:
     """Go on with a run as if it had never stopped, bit for bit.
 
     Parameters
@@ -79,6 +108,8 @@ def resume(folder: Path, given: Mapping[str, Any], progress: Silent | None = Non
         The run's.
     given
         Options that the caller set; they must agree with the run's.
+    progress, graph
+        As for `train`; a run may go on with a graph that began without one.
 
     Raises
     ------
@@ -90,13 +121,14 @@ def resume(folder: Path, given: Mapping[str, Any], progress: Silent | None = Non
     config = run.config()
     settings = resumed(config, given, folder)
     device, choice = settings.check()
+    check_graph(graph, device)
     dataset = load_data(settings.data, settings.data_dir)
     if dataset.fingerprint != config["fingerprint"]:
         raise CheckpointError(
             f"{folder}: the data at {dataset.name} are not those the run began with; give their "
             "place by --data-dir, or start a new run"
         )
-    session = _Session(run, settings, dataset, device, choice, progress or Silent())
+    session = _Session(run, settings, dataset, device, choice, progress or Silent(), graph)
     tensors = session.model.tensors(session.model.weights)
     checkpoint = run.load({name: device.fetch(view) for name, view in tensors.items()})
     run.trim_metrics(checkpoint.epoch)
@@ -119,6 +151,7 @@ class _Session:
         device: Device,
         choice: Choice,
         progress: Silent,
+        graph: bool | None,
     ) -> None:
         self.run, self.settings, self.device, self.progress = run, settings, device, progress
         self.model = build_model(
@@ -136,12 +169,16 @@ class _Session:
         )
         self.watch = self.trainer.watch
         self.earlier = run.timing()
-        self.images, self.labels = (
+        self.data = TrainingSet(
             device.put(dataset.train_images),
             device.put(dataset.train_labels),
+            settings.batch_size,
+            settings.seed,
+            settings.augment,
+            dataset.background,
         )
+        self.steps = choose_steps(self.trainer, self.data, graph)
         self.test = device.put(dataset.test_images), device.put(dataset.test_labels)
-        self.batches = math.ceil(len(self.images) / settings.batch_size)
 
     def go(self, start: Checkpoint) -> Result:
         """Train from `start` to the end, or until Ctrl-C."""
@@ -151,22 +188,25 @@ class _Session:
         if start.epoch < settings.epochs:
             # NaN is looked for after each epoch; NumPy need not warn of it at every step.
             quiet = np.errstate(over="ignore", invalid="ignore")
-            with CtrlC() as ctrl_c, quiet, one_blas_thread():
+            with CtrlC() as ctrl_c, quiet, one_blas_thread(), self.steps:
                 if not start.weights:
                     self._save(0, np.empty(0), np.empty(0))
                 with self.watch.outside(WARM_UP):
-                    batch = slice(settings.batch_size)
-                    self.trainer.warm_up(self.images[batch], self.labels[batch])
+                    self.steps.warm_up()
+                if self.steps.no_graph:
+                    self.progress.note(self.steps.no_graph)
                 with self.progress:
                     try:
                         self._epochs(start, ctrl_c)
                     except Stopped:
                         interrupted = True
         seconds = self.watch.seconds()
-        return Result(self.run, settings, self.run.metrics(), seconds, interrupted)
+        return Result(
+            self.run, settings, self.run.metrics(), seconds, interrupted, self.steps.recorded
+        )
 
     def _epochs(self, start: Checkpoint, ctrl_c: CtrlC) -> None:
-        self.progress.begin(self.settings.epochs, len(self.images), start.epoch)
+        self.progress.begin(self.settings.epochs, len(self.data.images), start.epoch)
         losses, hits = start.losses, start.hits
         for epoch in range(start.epoch, self.settings.epochs):
             with ranges.span(f"epoch {epoch + 1}"):
@@ -175,34 +215,28 @@ class _Session:
 
     def _epoch(self, epoch: int, losses: np.ndarray, hits: np.ndarray, ctrl_c: CtrlC) -> None:
         """Run what is left of one epoch after the steps whose losses and hits are given."""
-        settings, device, count = self.settings, self.device, len(self.images)
-        # The steps' figures stay on the device: reading one would wait for it.
-        figures = device.xp.zeros((2, self.batches))
-        done = len(losses)
-        figures[0, :done], figures[1, :done] = device.put(losses), device.put(hits)
-        order = device.put(np.random.default_rng([settings.seed, epoch + 1]).permutation(count))
-        steps = settings.epochs * self.batches
-        begin, first = time.perf_counter(), done
+        settings, steps = self.settings, self.steps
+        count, batches, first = len(self.data.images), self.data.steps, len(losses)
+        rates = [
+            one_cycle(epoch * batches + step, settings.epochs * batches, settings.lr)
+            for step in range(batches)
+        ]
+        steps.begin(epoch, np.array(rates), losses, hits)
+        begin, done = time.perf_counter(), first
         try:
-            for done in range(first, self.batches):
+            for done in range(first, batches):
                 ctrl_c.check()
-                batch = order[done * settings.batch_size : (done + 1) * settings.batch_size]
-                rate = one_cycle(epoch * self.batches + done, steps, settings.lr)
-                with ranges.span("step"):
-                    loss, right = self.trainer.step(self.images, self.labels, batch, rate)
-                figures[0, done], figures[1, done] = loss, right
-                self.progress.step(figures, done + 1, settings.batch_size)
-            done = self.batches
-            device.synchronize()
+                steps.step(done)
+                self.progress.step(steps, settings.batch_size)
+            done = batches
+            losses, hits = steps.figures()
             seconds = time.perf_counter() - begin
             with self.watch.outside(EVALUATION):
                 test_loss, test_accuracy = evaluate(self.model, *self.test, ctrl_c.check)
         except Stopped:
-            self._save(epoch, *device.fetch(figures)[:, :done])
+            self._save(epoch, *steps.figures()[:, :done])
             raise
-        losses, hits = device.fetch(figures)
-        sizes = np.full(self.batches, settings.batch_size)
-        sizes[-1] = count - settings.batch_size * (self.batches - 1)
+        sizes = self.data.sizes
         train_loss = float(losses @ sizes / count)
         if not math.isfinite(train_loss) or not math.isfinite(test_loss):
             raise DivergedError(
@@ -234,7 +268,11 @@ class _Session:
             )
         )
         if self.watch.steps:
-            here = {"machine": describe(self.device), **self.watch.record()}
+            here = {
+                "machine": describe(self.device),
+                "graph": self.steps.recorded,
+                **self.watch.record(),
+            }
             self.run.save_timing([*self.earlier, here])
 
     def _restore(self, checkpoint: Checkpoint) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from kernels import place
 from lenet import device as devices
 from lenet.errors import KernelError
-from lenet.loss import softmax_cross_entropy
+from lenet.loss import softmax_cross_entropy, softmax_cross_entropy_and_hits
 from lenet.model import Model, build_model, choose_kernels
 from lenet.optim import NesterovSGD, one_cycle
 from lenet.timing import Phase, Stopwatch
@@ -50,19 +52,34 @@ class Trainer:
         self.watch = watch or Stopwatch(model.device)
 
     def warm_up(self, images: Array, labels: Array) -> None:
-        """Run forward and backward once, so that every kernel is compiled; the weights stay.
+        """Make a step and take it back, so that all is compiled.
+
+        Raises
+        ------
+        KernelError
+            As for `taken_back`.
+        """
+        with self.taken_back():
+            self.learn(images, labels, 0.0)
+
+    @contextlib.contextmanager
+    def taken_back(self) -> Iterator[None]:
+        """Return a context whose steps leave weights and momentum as they were.
 
         Raises
         ------
         KernelError
             A kernel that cannot be built or started: no compiler, a package that is missing.
         """
+        vectors = self.model.weights, self.optimizer.velocity
+        before = [vector.copy() for vector in vectors]
         try:
-            _, gradient = softmax_cross_entropy(self.model.forward(images), labels)
-            self.model.backward(gradient)
+            yield
             self.model.device.synchronize()
         except (ImportError, RuntimeError) as error:
             raise KernelError(f"the kernels do not run here: {error}") from error
+        for vector, saved in zip(vectors, before, strict=True):
+            vector[...] = saved
 
     def step(self, images: Array, labels: Array, indices: Array, rate: float) -> tuple[Array, Any]:
         """Learn from one batch.
@@ -81,14 +98,29 @@ class Trainer:
         loss, hits
             The batch's mean loss and how many it got right, before the update; on the device.
         """
-        watch = self.watch
-        watch.start_step()
-        with watch.phase(DATA):
+        self.watch.start_step()
+        with self.watch.phase(DATA):
             x, target = images[indices], labels[indices]
+        return self.learn(x, target, rate)
+
+    def learn(self, x: Array, target: Array, rate: Any) -> tuple[Array, Any]:
+        """Do what `step` does once the batch is there.
+
+        Parameters
+        ----------
+        x, target
+            The batch's images and labels.
+        rate
+            Learning rate: a number, or one element of an array on the device.
+        """
+        watch = self.watch
         logits = self.model.forward(x, watch)
         with watch.phase(LOSS):
-            hits = (logits.argmax(axis=1) == target).sum()
-            loss, gradient = softmax_cross_entropy(logits, target)
+            if place.on_gpu(logits):
+                loss, hits, gradient = softmax_cross_entropy_and_hits(logits, target)
+            else:
+                hits = (logits.argmax(axis=1) == target).sum()
+                loss, gradient = softmax_cross_entropy(logits, target)
         self.model.backward(gradient, watch)
         with watch.phase(UPDATE):
             self.optimizer.step(rate)

@@ -121,6 +121,7 @@ class _Session(msgspec.Struct):
     steps: int
     sampled: int
     phases: list[_Phase]
+    graph: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -280,6 +281,11 @@ def _notes(config: dict[str, Any], sessions: list[_Session]) -> list[str]:
         notes.append(
             f"One step in about {rate} was timed, with a wait for the GPU around every part: a "
             "timed step takes longer than the others, small parts the most."
+        )
+    if any(session.graph for session in sessions):
+        notes.append(
+            "The other steps ran as a CUDA graph, without the host's part in every launch: how "
+            "long they took is the epochs' clock's to say, not the sum of these parts."
         )
     if len({_machine(session.machine) for session in sessions}) > 1:
         notes.append("The run went on on another machine: its times are a mixture.")

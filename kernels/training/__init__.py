@@ -1,1 +1,1 @@
-"""What a training step computes beside convolution and pooling: products, the loss, the update."""
+"""What a training step computes beside its layers: order and batch, products, loss, update."""

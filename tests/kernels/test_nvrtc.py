@@ -16,7 +16,7 @@ from kernels.source import (
     nvrtc_code,
     nvrtc_options,
 )
-from kernels.training import nesterov_sgd, softmax_cross_entropy
+from kernels.training import batch, nesterov_sgd, shuffle, softmax_cross_entropy, step_end
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed (make test does)")
 
@@ -34,7 +34,8 @@ FILES = sorted(
 def all_sources() -> list[CudaSource]:
     """Return what the rows and the training load."""
     found = [source for row in table.rows() for source in resources.sources(row)]
-    return [*found, nesterov_sgd.source, softmax_cross_entropy.source]
+    steps = (shuffle, batch, softmax_cross_entropy, nesterov_sgd, step_end)
+    return [*found, *(launchers.source for launchers in steps)]
 
 
 def variants(file: str, dtype: str) -> list[dict[str, int | str]]:

@@ -62,9 +62,9 @@ class StopError(Exception):
 
 def stop_at(monkeypatch, step, how):
     """Call `how` when training has made `step` steps."""
-    from lenet.trainer import Trainer
+    from lenet.steps import HostSteps
 
-    real, made = Trainer.step, 0
+    real, made = HostSteps.step, 0
 
     def counted(self, *arguments):
         nonlocal made
@@ -73,7 +73,7 @@ def stop_at(monkeypatch, step, how):
             how()
         return real(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "step", counted)
+    monkeypatch.setattr(HostSteps, "step", counted)
 
 
 def test_same_seed_same_numbers_and_another_seed_others(settings, whole, tmp_path):

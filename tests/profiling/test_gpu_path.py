@@ -64,6 +64,68 @@ def test_the_double_is_strict():
     run("-c", STRICT)
 
 
+CAPTURE = """
+import cupy, numpy as np
+x = cupy.asarray(np.arange(4, dtype=np.float32))
+stream = cupy.cuda.Stream(non_blocking=True)
+def captured():
+    stream.begin_capture()
+    y = (x + 1) * 2
+    x[...] = y[::-1]
+    return stream.end_capture()
+with stream:
+    graph = captured()
+    assert x.get().tolist() == [0, 1, 2, 3]  # nothing has happened yet
+    graph.launch()
+    assert x.get().tolist() == [8, 6, 4, 2]
+    # The memory of y is anyone's by now, unless it came from a pool of the graph's own.
+    others = [cupy.zeros(4, np.float32) for _ in range(3)]
+    graph.launch()
+    assert any(other.any() for other in others)
+    pool = cupy.cuda.MemoryPool()
+    with cupy.cuda.using_allocator(pool.malloc):
+        graph = captured()
+    others = [cupy.zeros(4, np.float32) for _ in range(3)]
+    graph.launch()
+    assert not any(other.any() for other in others)
+    del pool
+    try:
+        graph.launch()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        assert "cudaErrorIllegalAddress" in str(error)
+    else:
+        raise SystemExit("memory that was given back was used")
+    for refused in (
+        lambda: x.get(), lambda: float(x[0]), lambda: bool(x.any()), lambda: x.set(np.ones(4, "f")),
+        lambda: cupy.asarray(np.ones(3)), lambda: x.nonzero(), lambda: x @ x,
+        lambda: cupy.matmul(x, x), lambda: graph.launch(), lambda: stream.begin_capture(),
+        lambda: stream.synchronize(),
+    ):
+        stream.begin_capture()
+        try:
+            refused()
+        except (RuntimeError, NotImplementedError):
+            called_off = not stream.is_capturing()
+        else:
+            raise SystemExit("not refused")
+        try:
+            stream.end_capture()
+        except cupy.cuda.runtime.CUDARuntimeError:
+            assert called_off
+        else:
+            assert not called_off
+try:
+    cupy.cuda.Stream.null.begin_capture()
+except RuntimeError:
+    raise SystemExit(0)
+raise SystemExit("captured the default stream")
+"""
+
+
+def test_the_doubles_captures_are_strict():
+    run("-c", CAPTURE)
+
+
 PUBLIC_FACE = """
 import cupy, numpy as np, kernels
 from kernels import table

@@ -11,8 +11,8 @@ import pytest
 import lenet
 from lenet.data import Dataset
 from lenet.settings import Settings
+from lenet.steps import HostSteps
 from lenet.train import resume, train
-from lenet.trainer import Trainer
 from profiling import train_report
 from profiling.__main__ import main
 
@@ -68,7 +68,7 @@ def report(capsys, *arguments):
 
 
 def test_a_real_run_with_a_stop_in_the_middle(settings, tmp_path, capsys, monkeypatch):
-    real, made = Trainer.step, 0
+    real, made = HostSteps.step, 0
 
     def counted(self, *arguments):
         nonlocal made
@@ -79,7 +79,7 @@ def test_a_real_run_with_a_stop_in_the_middle(settings, tmp_path, capsys, monkey
 
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", counted)
+        patch.setattr(HostSteps, "step", counted)
         first = train(settings, folder)
     second = resume(folder, {})
     said = report(capsys, folder, "--json")

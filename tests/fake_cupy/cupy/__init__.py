@@ -35,7 +35,7 @@ class ndarray:  # noqa: N801
     __slots__ = ("_host",)
 
     def __init__(self, shape: Any, dtype: Any = float, *, _host: Any = None) -> None:
-        self._host = _np.empty(shape, dtype) if _host is None else _host
+        self._host = cuda.memory.allocate(shape, dtype) if _host is None else _host
 
     # What CuPy allows to know without a copy.
     shape = property(lambda self: self._host.shape)
@@ -50,8 +50,12 @@ class ndarray:  # noqa: N801
     device = property(lambda self: cuda.Device(0))
     data = property(lambda self: types.SimpleNamespace(ptr=self._host.ctypes.data, mem=None))
 
-    # Copies, all of them explicit.
+    def fill(self, value: Any) -> None:
+        cuda.run(lambda host, by: host.fill(by), self._host, _unwrap(value))
+
+    # Copies, all of them explicit; they wait for the stream.
     def get(self, out: Any = None) -> Any:
+        cuda.refuse_wait()
         if out is None:
             return self._host.copy()
         out[...] = self._host
@@ -62,25 +66,26 @@ class ndarray:  # noqa: N801
             raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
         if values.dtype != self.dtype or values.shape != self.shape:
             raise ValueError(f"cannot set {values.dtype}{values.shape} to {self!r}")
+        cuda.refuse_wait()
         self._host[...] = values
 
     def item(self, *args: Any) -> Any:
-        return self._host.item(*args)
+        return self.get().item(*args)
 
     def tolist(self) -> Any:
-        return self._host.tolist()
+        return self.get().tolist()
 
     def tobytes(self) -> bytes:
-        return self._host.tobytes()
+        return self.get().tobytes()
 
     def __float__(self) -> float:
-        return float(self._host)
+        return float(self.get())
 
     def __int__(self) -> int:
-        return int(self._host)
+        return int(self.get())
 
     def __bool__(self) -> bool:
-        return bool(self._host)
+        return bool(self.get())
 
     def __len__(self) -> int:
         return len(self._host)
@@ -111,26 +116,45 @@ class ndarray:  # noqa: N801
             return NotImplemented
         return own(*args, **kwargs)
 
-    # Views.
+    # Views, or with arrays as indices, copies.
     def __getitem__(self, key: Any) -> ndarray:
-        found = self._host[_key(key)]
         # An element is a 0-dimensional array on the device, never a Python or NumPy scalar.
-        return _wrap(found if isinstance(found, _np.ndarray) else self._host[(*_tuple(key), ...)])
+        key = (*_tuple(key), ...) if Ellipsis not in _kinds(key) else _tuple(key)
+        return _apply(lambda host, *at: host[_rebuilt(key, at)], (self, *_arrays(key)), {})
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._host[_key(key)] = _unwrap(value)
+        key = _tuple(key)
+
+        def assign(host: Any, new: Any, *at: Any) -> None:
+            host[_rebuilt(key, at)] = new
+
+        cuda.run(assign, self._host, _unwrap(value), *map(_unwrap, _arrays(key)))
 
     def view(self, dtype: Any = None) -> ndarray:
         return _wrap(self._host.view(dtype) if dtype is not None else self._host.view())
 
     def reshape(self, *shape: Any, order: str = "C") -> ndarray:
-        return _wrap(self._host.reshape(*shape, order=order))
+        return _apply(lambda host: host.reshape(*shape, order=order), (self,), {})
 
 
 def _wrap(host: Any) -> Any:
-    if isinstance(host, tuple):
-        return tuple(map(_wrap, host))
-    return ndarray(None, _host=_np.asarray(host))
+    """Return a view of device memory as an array."""
+    return ndarray(None, _host=host)
+
+
+def _sent(host: Any) -> ndarray:
+    """Return a copy on the device; the host's memory may change before a graph is replayed."""
+    cuda.refuse_wait()
+    made = cuda.memory.allocate(_np.shape(host), host.dtype)
+    made[...] = host
+    return _wrap(made)
+
+
+def _made(shape: Any, dtype: Any, work: Any) -> ndarray:
+    """Return fresh memory that `work` fills."""
+    made = cuda.memory.allocate(shape, dtype)
+    cuda.run(work, made)
+    return _wrap(made)
 
 
 def _unwrap(value: Any) -> Any:
@@ -145,17 +169,25 @@ def _unwrap(value: Any) -> Any:
 
 
 def _tuple(key: Any) -> tuple[Any, ...]:
-    key = key if isinstance(key, tuple) else (key,)
-    return tuple(map(_unwrap, key))
+    return key if isinstance(key, tuple) else (key,)
 
 
-def _key(key: Any) -> Any:
-    return _tuple(key) if isinstance(key, tuple) else _unwrap(key)
+def _kinds(key: Any) -> list[Any]:
+    return [part for part in _tuple(key) if part is Ellipsis]
+
+
+def _arrays(key: tuple[Any, ...]) -> list[ndarray]:
+    return [part for part in key if isinstance(part, (ndarray, _np.ndarray))]
+
+
+def _rebuilt(key: tuple[Any, ...], arrays: Any) -> tuple[Any, ...]:
+    """Return an index with its device arrays replaced by those given."""
+    rest = iter(arrays)
+    return tuple(next(rest) if isinstance(part, ndarray) else part for part in key)
 
 
 def _apply(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call NumPy's function on device arrays, with an `out` of the device."""
-    cuda.refuse_capture(f"calling {getattr(function, '__name__', function)}")
     out = kwargs.pop("out", None)
     if isinstance(out, tuple):
         (out,) = out
@@ -164,15 +196,50 @@ def _apply(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     host = [_unwrap(arg) for arg in args]
     named = {name: _unwrap(value) for name, value in kwargs.items()}
     if out is not None:
-        named["out"] = out._host
-    result = function(*host, **named)
-    return out if out is not None else _wrap(result)
+        # Arguments may overlap with `out`; NumPy sees to that.
+        cuda.run(lambda to, *given: function(*given, **named, out=to), out._host, *host)
+        return out
+    if cuda.captured is None:
+        return _placed(function(*host, **named), host)
+    with _np.errstate(all="ignore"):  # only for shape and dtype: the memory holds anything
+        result = function(*host, **named)
+    results = result if isinstance(result, tuple) else (result,)
+    made = []
+    for number, one in enumerate(results):
+        if _is_view(one, host):
+            made.append(_wrap(one))
+            continue
+
+        def compute(to: Any, *given: Any, number: int = number) -> None:
+            again = function(*given, **named)
+            to[...] = again[number] if isinstance(again, tuple) else again
+
+        made.append(_wrap(cuda.memory.allocate(_np.shape(one), _np.asarray(one).dtype)))
+        cuda.run(compute, made[-1]._host, *host)
+    return tuple(made) if isinstance(result, tuple) else made[0]
+
+
+def _is_view(result: Any, arguments: list[Any]) -> bool:
+    return isinstance(result, _np.ndarray) and builtins.any(
+        isinstance(host, _np.ndarray) and _np.may_share_memory(result, host) for host in arguments
+    )
+
+
+def _placed(result: Any, arguments: list[Any]) -> Any:
+    """Return what NumPy computed as an array in device memory, a view of an argument as a view."""
+    if isinstance(result, tuple):
+        return tuple(_placed(one, arguments) for one in result)
+    if _is_view(result, arguments):
+        return _wrap(result)
+    return _sent(_np.asarray(result))
 
 
 def _function(name: str) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         if not builtins.any(isinstance(arg, ndarray) for arg in args):
             raise TypeError(f"cupy.{name} takes cupy.ndarray; got {', '.join(map(_kind, args))}")
+        if name in ("nonzero", "bincount") or (name == "where" and len(args) == 1):
+            cuda.refuse_wait()  # the result's shape is the host's to know
         return _apply(getattr(_np, name), args, dict(kwargs))
 
     call.__name__ = name
@@ -197,6 +264,7 @@ for _name in _FUNCTIONS.split():
 
 def matmul(a: ndarray, b: ndarray, /, out: ndarray | None = None) -> ndarray:
     """Multiply matrices; `out` must be C-contiguous, as for `dot`."""
+    cuda.refuse_capture("calling cuBLAS API")
     if out is not None and not out.flags.c_contiguous:
         raise ValueError("Output array must be C-contiguous")
     product = _apply(_np.matmul, (a, b), {"out": out})
@@ -206,6 +274,7 @@ def matmul(a: ndarray, b: ndarray, /, out: ndarray | None = None) -> ndarray:
 
 def dot(a: ndarray, b: ndarray, out: ndarray | None = None) -> ndarray:
     """Multiply matrices; `out` must be C-contiguous and of the result's dtype."""
+    cuda.refuse_capture("calling cuBLAS API")
     if out is not None:
         if not out.flags.c_contiguous:
             raise ValueError("Output array must be C-contiguous")
@@ -218,10 +287,7 @@ def dot(a: ndarray, b: ndarray, out: ndarray | None = None) -> ndarray:
 
 
 def empty(shape: Any, dtype: Any = float) -> ndarray:
-    cuda.refuse_capture("allocating memory")
-    host = _np.empty(shape, dtype)
-    host.reshape(-1).view(_np.uint8)[...] = 0xFF
-    return _wrap(host)
+    return _wrap(cuda.memory.allocate(shape, dtype))
 
 
 def empty_like(array: ndarray, dtype: Any = None) -> ndarray:
@@ -229,33 +295,39 @@ def empty_like(array: ndarray, dtype: Any = None) -> ndarray:
 
 
 def zeros(shape: Any, dtype: Any = float) -> ndarray:
-    return _wrap(_np.zeros(shape, dtype))
+    return _made(shape, dtype, lambda made: made.fill(0))
 
 
 def ones(shape: Any, dtype: Any = float) -> ndarray:
-    return _wrap(_np.ones(shape, dtype))
+    return _made(shape, dtype, lambda made: made.fill(1))
 
 
 def full(shape: Any, value: Any, dtype: Any = None) -> ndarray:
-    return _wrap(_np.full(shape, _unwrap(value), dtype))
+    value = _unwrap(value)
+    return _made(shape, dtype or _np.asarray(value).dtype, lambda made: made.fill(value))
 
 
 def zeros_like(array: ndarray, dtype: Any = None) -> ndarray:
-    return _wrap(_np.zeros_like(array._host, dtype))
+    return zeros(array.shape, dtype or array.dtype)
 
 
 def ones_like(array: ndarray, dtype: Any = None) -> ndarray:
-    return _wrap(_np.ones_like(array._host, dtype))
+    return ones(array.shape, dtype or array.dtype)
 
 
 def arange(*args: Any, dtype: Any = None) -> ndarray:
-    return _wrap(_np.arange(*args, dtype=dtype))
+    values = _np.arange(*args, dtype=dtype)
+    return _made(values.shape, values.dtype, lambda made: _np.copyto(made, values))
 
 
 def array(values: Any, dtype: Any = None, copy: bool = True, order: str = "C") -> ndarray:
     """Copy to the device; the one door for a NumPy array."""
-    host = values._host if isinstance(values, ndarray) else values
-    return _wrap(_np.array(host, dtype=dtype, copy=copy or None, order=order))
+    if isinstance(values, ndarray):
+        same = dtype is None or values.dtype == dtype
+        if same and not copy:
+            return values
+        return values.astype(dtype or values.dtype)
+    return _sent(_np.array(values, dtype=dtype, order=order))
 
 
 def asarray(values: Any, dtype: Any = None) -> ndarray:
@@ -264,15 +336,17 @@ def asarray(values: Any, dtype: Any = None) -> ndarray:
 
 
 def ascontiguousarray(values: ndarray, dtype: Any = None) -> ndarray:
-    return _wrap(_np.ascontiguousarray(_unwrap(values), dtype))
+    if not isinstance(values, ndarray):
+        raise TypeError(f"Unsupported type {type(values)}")
+    return _apply(_np.ascontiguousarray, (values,), {} if dtype is None else {"dtype": dtype})
 
 
 def concatenate(arrays: Any, axis: int = 0) -> ndarray:
-    return _wrap(_np.concatenate([_unwrap(a) for a in arrays], axis=axis))
+    return _apply(lambda *hosts: _np.concatenate(hosts, axis=axis), tuple(arrays), {})
 
 
 def stack(arrays: Any, axis: int = 0) -> ndarray:
-    return _wrap(_np.stack([_unwrap(a) for a in arrays], axis=axis))
+    return _apply(lambda *hosts: _np.stack(hosts, axis=axis), tuple(arrays), {})
 
 
 def asnumpy(values: Any) -> Any:
@@ -282,13 +356,13 @@ def asnumpy(values: Any) -> Any:
 
 def copyto(destination: ndarray, source: ndarray) -> None:
     """Copy between device arrays."""
-    cuda.refuse_capture("copyto of the double")
-    destination._host[...] = source._host
+    cuda.run(_np.copyto, destination._host, source._host)
 
 
 def tensordot(a: ndarray, b: ndarray, axes: Any = 2) -> ndarray:
     """Contract two device arrays."""
-    return _wrap(_np.tensordot(a._host, b._host, axes))
+    cuda.refuse_capture("calling cuBLAS API")
+    return _apply(_np.tensordot, (a, b), {"axes": axes})
 
 
 def get_array_module(*args: Any) -> Any:
@@ -298,11 +372,15 @@ def get_array_module(*args: Any) -> Any:
 
 
 def get_default_memory_pool() -> Any:
-    return types.SimpleNamespace(free_all_blocks=lambda: None, used_bytes=lambda: 0)
+    return cuda.memory.default_pool
 
 
 def _method(name: str) -> Any:
     def call(self: ndarray, *args: Any, **kwargs: Any) -> Any:
+        if name in ("dot", "__matmul__", "__rmatmul__"):
+            cuda.refuse_capture("calling cuBLAS API")
+        if name == "nonzero":  # how many there are is the host's to know
+            cuda.refuse_wait()
         return _apply(getattr(_np.ndarray, name), (self, *args), kwargs)
 
     return call
@@ -310,14 +388,14 @@ def _method(name: str) -> Any:
 
 def _in_place(name: str) -> Any:
     def call(self: ndarray, other: Any) -> ndarray:
-        getattr(self._host, name)(_unwrap(other))
+        cuda.run(lambda host, by: getattr(host, name)(by), self._host, _unwrap(other))
         return self
 
     return call
 
 
 _METHODS = """
-    all any argmax argmin argsort astype clip copy cumsum dot fill flatten max mean min
+    all any argmax argmin argsort astype clip copy cumsum dot flatten max mean min
     nonzero prod ravel repeat round squeeze std sum swapaxes take trace transpose var
 """
 for _name in _METHODS.split():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import re
@@ -81,14 +80,12 @@ class RawKernel:
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         from cupy import cuda
 
-        run = functools.partial(
-            self._function, grid, block, tuple(map(_argument, args)), shared_mem=shared_mem
-        )
-        if cuda.captured is None:
-            run()
-            cuda.launched(self._name, self._options)
-        else:
-            cuda.captured.append(run)
+        def work(*values: Any) -> None:
+            self._function(grid, block, values, shared_mem=shared_mem)
+            if cuda.captured is None:
+                cuda.launched(self._name, self._options)
+
+        cuda.run(work, *map(_argument, args))
 
 
 def _argument(value: Any) -> Any:

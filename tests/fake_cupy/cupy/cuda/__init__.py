@@ -7,9 +7,15 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from cupy.cuda import compiler, runtime
+import numpy as np
 
-__all__ = ["Device", "Event", "Graph", "Stream", "compiler", "get_current_stream", "runtime"]
+from cupy.cuda import compiler, memory, runtime
+from cupy.cuda.memory import MemoryPool, using_allocator
+
+__all__ = [
+    "Device", "Event", "Graph", "MemoryPool", "Stream", "compiler", "get_current_stream",
+    "memory", "runtime", "using_allocator",
+]  # fmt: skip
 
 
 class Device:
@@ -42,9 +48,33 @@ class Device:
 
     def synchronize(self) -> None:
         """Do nothing: a launch has ended when it returns."""
+        refuse_wait()
 
 
 captured: list[Callable[[], None]] | None = None  # while a stream is being captured
+_capturing: Stream | None = None
+
+
+def run(work: Callable[..., Any], *arrays: Any) -> None:
+    """Call `work` on host arrays: now, or while the current stream is captured, at each replay.
+
+    A recorded call has the arrays' addresses alone, as a graph on a GPU.
+    """
+    if get_current_stream() is not _capturing:
+        work(*arrays)
+        return
+    if captured is None:
+        raise runtime.CUDARuntimeError("cudaErrorStreamCaptureInvalidated: it was called off")
+    views = [memory.address_of(a) if isinstance(a, np.ndarray) else a for a in arrays]
+    chunks = [memory.chunk_of(a) for a in arrays if isinstance(a, np.ndarray)]
+
+    def again() -> None:
+        if any(chunk.released for chunk in chunks):
+            raise runtime.CUDARuntimeError("cudaErrorIllegalAddress: memory was given back")
+        work(*views)
+
+    captured.append(again)
+
 
 # A test may say how many seconds a launch takes, by the function's name and its options: events
 # then tell those, and not the host's time.
@@ -60,22 +90,30 @@ def launched(name: str, options: tuple[str, ...] = ()) -> None:
 
 
 def refuse_capture(what: str) -> None:
-    """Raise while a stream is captured: what a graph must not hold, or the double cannot record."""
+    """Raise while a stream is captured: what CuPy refuses then, or the double cannot record."""
     if captured is not None:
         raise NotImplementedError(f"{what} during stream capture is currently unsupported")
 
 
-class Graph:
-    """Launches that were captured; they happen when the graph is launched, and not before."""
+def refuse_wait() -> None:
+    """Raise while the current stream is captured, as CuPy does where it would have to wait."""
+    if captured is not None and get_current_stream() is _capturing:
+        raise RuntimeError(
+            "the current stream is capturing, so synchronous API calls are disallowed"
+        )
 
-    def __init__(self, launches: list[Callable[[], None]]) -> None:
-        self._launches = launches
+
+class Graph:
+    """Work that was captured; it happens when the graph is launched, and not before."""
+
+    def __init__(self, work: list[Callable[[], None]]) -> None:
+        self._work = work
 
     def launch(self, stream: Stream | None = None) -> None:
-        """Run them all."""
+        """Do it all."""
         refuse_capture("launching a graph")
-        for launch in self._launches:
-            launch()
+        for step in self._work:
+            step()
 
     def upload(self, stream: Stream | None = None) -> None:
         """Do nothing."""
@@ -84,10 +122,13 @@ class Graph:
 class Stream:
     """A stream on which everything has happened already."""
 
-    ptr = 0
+    _count = 0
 
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
-        pass
+        self.ptr = 0
+        if not null:
+            Stream._count += 1
+            self.ptr = Stream._count
 
     def __enter__(self) -> Stream:
         _current.append(self)
@@ -97,13 +138,20 @@ class Stream:
         _current.pop()
 
     def synchronize(self) -> None:
-        """Do nothing."""
+        """Do nothing, or call a capture off."""
+        global captured, _capturing
+        if captured is not None and self is _capturing:
+            captured = None
+            raise runtime.CUDARuntimeError(
+                "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is "
+                "capturing"
+            )
 
     def is_capturing(self) -> bool:
         """Tell whether it is; CUDA refuses to say so of the default stream during a capture."""
         if captured is not None and self is Stream.null:
             raise runtime.CUDARuntimeError("cudaErrorStreamCaptureImplicit")
-        return captured is not None and self is _current[-1]
+        return captured is not None and self is _capturing
 
     def record(self, event: Event | None = None) -> Event:
         """Record an event."""
@@ -112,23 +160,25 @@ class Stream:
         return event
 
     def begin_capture(self, mode: int | None = None) -> None:
-        """Record launches from here on instead of running them."""
-        global captured
-        if self is Stream.null:
-            raise RuntimeError("cannot capture on the default stream")
+        """Record work on this stream from here on instead of doing it."""
+        global captured, _capturing
+        if self.ptr == 0:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
         refuse_capture("a second capture")
-        captured = []
+        captured, _capturing = [], self
 
     def end_capture(self) -> Graph:
         """Return what was recorded."""
-        global captured
-        if captured is None:
-            raise RuntimeError("end_capture without begin_capture")
-        captured, launches = None, captured
-        return Graph(launches)
+        global captured, _capturing
+        if self is not _capturing:
+            raise runtime.CUDARuntimeError("cudaErrorIllegalState: the stream is not capturing")
+        work, captured, _capturing = captured, None, None
+        if work is None:
+            raise runtime.CUDARuntimeError("cudaErrorStreamCaptureInvalidated: it was called off")
+        return Graph(work)
 
 
-Stream.null = Stream()
+Stream.null = Stream(null=True)
 _current = [Stream.null]
 
 
