@@ -36,7 +36,8 @@ def test_every_pass_agrees_with_the_judge(row: table.Row, where: str, part: int)
         shapes = cases.chosen(row.operation, where, 12, seed=7)[part::4]
     results = list(check.check_row(row, shapes, where, seed=part))
     assert {result.direction for result in results} == set(row.passes)
-    assert {result.dtype for result in results} == {"float32", "float64"}
+    dtypes = {"float32"} if row.roundoff else {"float32", "float64"}
+    assert {result.dtype for result in results} == dtypes
     wrong = [result for result in results if not result.ok]
     assert not wrong, "\n".join(f"{r.direction} {r.shape}\n{r.message}" for r in wrong[:3])
 

@@ -210,7 +210,9 @@ def test_what_is_not_arithmetic():
     assert code("FFMA2", "IMAD").instructions_per_flop == 0.5
     assert code("DADD", "MUFU.RCP").instructions_per_flop == 1
     assert code("IMAD", "FADD", "EXIT", "FFMA").instructions_per_flop == 0.5, "the densest block"
-    assert code("FFMA", "HMMA.16816.F32").instructions_per_flop is None
+    assert code("FFMA", "HGMMA.64x64x8.F32.TF32").instructions_per_flop is None, "of what size?"
+    # 16 x 8 x 16 by 32 threads are 128 operations each.
+    assert code("FADD", "HMMA.16816.F32").instructions_per_flop == 2 / 129
     assert code("HMMA.16816.F32").mix.tensor == 1
 
 
@@ -304,7 +306,8 @@ def test_every_kernel_of_the_lab(row):
         assert kernel.why_no_code is None
         mix, usage = kernel.code.mix, kernel.usage
         assert bool(mix.local) == bool(usage.stack_bytes or usage.spill_stores), usage
-        assert mix.tensor == 0
+        if not row.roundoff:
+            assert mix.tensor == 0
         assert sum(one.mix.instructions for one in kernel.code.lines) <= mix.instructions
         if not mix.count({"STS", "ATOMS"}):
             assert usage.shared_bytes == 0
