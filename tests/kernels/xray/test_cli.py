@@ -97,9 +97,16 @@ def test_a_line_alone(xray):
 def test_the_drawing_of_a_request_agrees_with_the_recorders_count(row):
     # Two implementations, one of them in C++.
     exact = 0
-    for direction, shape in itertools.product(row.passes, cases.fixed(row.operation)[2:4]):
+    takes = [
+        shape
+        for shape in cases.fixed(row.operation)[2:]
+        if not any(row.refuses(direction, shape, "float32") for direction in row.passes)
+    ]
+    for direction, shape in itertools.product(row.passes, takes[:2]):
         made = launches.of_row(row, direction, shape, "")
         for access in (one for recording in made.recordings for one in recording.accesses):
+            if access.space == "local":  # a thread's own words, as the GPU interleaves them
+                continue
             rows = lane_map(access)
             if access.space == "shared":
                 drawn, counted = len(rows), access.wavefronts
