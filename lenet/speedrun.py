@@ -1,7 +1,7 @@
 """MNIST to 99 %, by a fixed recipe, over many seeds: how well, and in what time.
 
-The recipe was chosen on the last 10,000 of the 60,000 training images, by training on the others
-(`held_out` does that); the test images had no part in it.
+The recipe was judged by the last 10,000 of the 60,000 training images, after training on the others
+(`held_out`); README.md says of the one that was tried before it.
 """
 
 from __future__ import annotations

@@ -139,7 +139,9 @@ def same(got, want):
     assert type(got) is cupy.ndarray
     np.testing.assert_allclose(got.get(), want, rtol=1e-4, atol=1e-4)
 # Numba's launches go past CuPy, to the driver: the double knows nothing of them.
-in_c = [row.name for row in table.rows("conv2d") if row.language == "cuda_c"]
+# A row that rounds its factors has a wider bound, which `check` knows.
+rows = [row for row in table.rows("conv2d") if row.language == "cuda_c"]
+in_c = [row.name for row in rows if not row.roundoff]
 for name in ["auto", *in_c]:
     # Winograd's take 3x3 filters with stride 1.
     taps, stride = (square, 1) if name == "winograd" else (filters, 2)
