@@ -38,7 +38,7 @@ bench: $(VENV)/with-compare  ## time the kernels beside PyTorch: checked, cold a
 	$(RUN) -m profiling bench $(BENCH)
 
 # Every kernel checked and recorded, then timed (two of LeNet's batch sizes, some minutes), then
-# LeNet trained. On a CUDA machine without a network, make gpu PYTHON=python3 uses that environment
+# LeNet trained; with MNIST=folder beside PyTorch and for a speedrun too. On a CUDA machine without a network, make gpu PYTHON=python3 uses that environment
 # as it is.
 GPU_BENCH ?= --suite lenet --batch 256:8192:x32
 # The shape that the goals for 3x3 layers are stated on: `python -m profiling targets`.
@@ -61,6 +61,10 @@ endif
 	@if command -v ncu > /dev/null; then set -x; $(GPU_RUN) -m profiling counts -o $(GPU_COUNTS); \
 	else echo "ncu is not on PATH: the X-ray's counts are not compared with it"; fi
 	$(GPU_RUN) -m lenet train $(TRAIN) --device gpu
+	@if [ -n "$(MNIST)" ]; then set -x; \
+	$(GPU_RUN) -m profiling compare-torch --device gpu --batch-size 256 --data-dir $(MNIST); \
+	$(GPU_RUN) -m lenet speedrun --device gpu --data-dir $(MNIST); \
+	else echo "MNIST=folder names no IDX files: the step is not compared with PyTorch's, no speedrun"; fi
 
 check: $(VENV)/with-dev  ## lint, layout and types
 	$(RUN) -m ruff check

@@ -2,14 +2,16 @@
 
 Both start from the same weights and see the same batches, on the same device and cores; a turn of
 ours is followed by PyTorch's turn on the same batches, so that whatever else the machine does meets
-both. PyTorch runs in the memory layout, with the optimiser and on as many threads as proved fastest
-here in a short trial. The losses are compared too: a speed is worth nothing if it is another
-computation's.
+both. On a GPU our step is a CUDA graph, and PyTorch trains twice: launched from Python, and as a
+graph. PyTorch runs in the memory layout, with the optimiser and on as many threads as proved
+fastest here in a short trial. The losses are compared too: a speed is worth nothing if it is
+another computation's.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -20,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from kernels import place
+from kernels.training.shuffle import permutation
 from profiling import intervals, machine
-from profiling.compare_torch_side import MOMENTUM, Setup, Side, fastest, torch_side
+from profiling.compare_torch_side import MOMENTUM, Side, fastest, torch_side
 
 INSTALL = (
     "compare-torch: PyTorch is not installed; make compare-torch installs it, or: "
@@ -57,30 +60,33 @@ def run(args: argparse.Namespace) -> int:
         print(f"compare-torch: {problem}", file=sys.stderr)
         return 2
     import lenet
-    from lenet import device as devices
 
     try:
         data = lenet.load_data(folder=args.data_dir)
-        ours, theirs, setup = _sides(args, data)
+        with contextlib.ExitStack() as stack:
+            ours, peers = _sides(args, data, stack)
+            _train(ours, peers, args, len(data.train_images))
+            _report(ours, peers, args, data.name, len(data.train_images))
     except lenet.LenetError as error:
         print(f"compare-torch: {error}", file=sys.stderr)
         return 2
-    images = len(data.train_images)
-    for side in (ours, theirs):  # compile and allocate before the clock runs; counted nowhere
-        side.step(np.arange(min(args.batch_size, images)))
-        side.wait()
-    ours, theirs, _ = _sides(args, data, setup)
-    rng = np.random.default_rng(args.seed)
-    for _ in range(args.epochs):
-        order = rng.permutation(images)
+    return 0
+
+
+def _train(ours: Side, peers: list[Side], args: argparse.Namespace, images: int) -> None:
+    from lenet import device as devices
+
+    for epoch in range(args.epochs):
+        order = permutation(images, args.seed, epoch)  # as ours has it
         batches = [order[i : i + args.batch_size] for i in range(0, images, args.batch_size)]
+        ours.begin(epoch)
         for first in range(0, len(batches), args.steps_a_turn):
             turn = batches[first : first + args.steps_a_turn]
             with devices.one_blas_thread():  # as `python -m lenet train` does
-                ours.turn(turn)
-            theirs.turn(turn)
-    _report(ours, theirs, args, data.name, images)
-    return 0
+                ours.turn(first, turn)
+            for peer in peers:
+                peer.turn(first, turn)
+        ours.losses += ours.end()
 
 
 def _bad_option(args: argparse.Namespace) -> str | None:
@@ -93,14 +99,17 @@ def _bad_option(args: argparse.Namespace) -> str | None:
 
 
 def _sides(
-    args: argparse.Namespace, data: Any, setup: Setup | None = None
-) -> tuple[Side, Side, Setup]:
-    """Return both sides, fresh, and how PyTorch trains: by default as it does fastest."""
+    args: argparse.Namespace, data: Any, stack: contextlib.ExitStack
+) -> tuple[Side, list[Side]]:
+    """Return our side and PyTorch's, as it trains fastest, compiled and fresh."""
     import numba
     import torch
 
     import lenet
     from lenet import device as devices
+    from lenet.step_graph import choose_steps
+    from lenet.steps import TrainingSet
+    from lenet.timing import Stopwatch
     from lenet.trainer import Trainer
 
     on_gpu = args.device != "cpu" and place.gpu_problem() is None and torch.cuda.is_available()
@@ -108,29 +117,43 @@ def _sides(
     where = devices.choose("gpu" if on_gpu else "cpu")
     choice = lenet.choose_kernels(args.conv, args.pool, where, block=args.block)
     model = lenet.build_model(data.classes, choice, seed=args.seed, device=where)
-    trainer = Trainer(model, momentum=MOMENTUM)
     weights = {
         name: torch.from_numpy(where.fetch(tensor).copy())
         for name, tensor in model.tensors(model.weights).items()
     }
-    x, labels = where.put(data.train_images), where.put(data.train_labels)
+    images, labels = where.put(data.train_images), where.put(data.train_labels)
+    training = TrainingSet(images, labels, args.batch_size, args.seed)
+    trainer = Trainer(model, momentum=MOMENTUM, watch=Stopwatch(where, every=0))
+    with devices.one_blas_thread():
+        steps = stack.enter_context(choose_steps(trainer, training))
+        steps.warm_up()
+    rates, none = np.full(training.steps, args.lr), np.empty(0)
+    test = where.put(data.test_images), where.put(data.test_labels)
     ours = Side(
-        f"conv-kernel-lab ({choice})",
-        lambda indices: trainer.step(x, labels, where.put(indices), args.lr)[0],
+        f"conv-kernel-lab ({choice}{', CUDA graph' if steps.recorded else ''})",
+        lambda number, indices: steps.step(number),
         where.synchronize,
-        lambda: lenet.evaluate(model, where.put(data.test_images), where.put(data.test_labels))[1],
+        lambda: lenet.evaluate(model, *test)[1],
+        lambda epoch: steps.begin(epoch, rates, none, none),
+        lambda: steps.figures()[0].tolist(),
     )
-    how = {"on_gpu": on_gpu, "average": choice.pool_operation == "avg_pool2d"}
-    if setup is None:
-        setup = fastest(weights, data, args.lr, args.batch_size, args.threads, **how)
-    return ours, torch_side(weights, data, args.lr, setup, **how), setup
+    how: dict[str, bool] = {"on_gpu": on_gpu, "average": choice.pool_operation == "avg_pool2d"}
+    setup = fastest(weights, data, args.lr, args.batch_size, args.threads, **how)
+    setups = [setup, setup._replace(graph=args.batch_size)] if on_gpu else [setup]
+    for one in setups:  # compile and allocate before the clock runs; counted nowhere
+        trial = torch_side(weights, data, args.lr, one, **how)
+        trial.step(0, np.arange(min(args.batch_size, len(images))))
+        trial.wait()
+    return ours, [torch_side(weights, data, args.lr, one, **how) for one in setups]
 
 
-def _report(ours: Side, theirs: Side, args: argparse.Namespace, data: str, images: int) -> None:
-    ratio, low, high = intervals.ratio_interval(
-        np.array(theirs.seconds), np.array(ours.seconds), paired=True
-    )
-    first = [float(side.losses[0]) for side in (ours, theirs)]
+def _report(
+    ours: Side, peers: list[Side], args: argparse.Namespace, data: str, images: int
+) -> None:
+    ratios = [
+        intervals.ratio_interval(np.array(peer.seconds), np.array(ours.seconds), paired=True)
+        for peer in peers
+    ]
     record = {
         "machine": machine.describe("cpu"),
         "data": data,
@@ -148,10 +171,12 @@ def _report(ours: Side, theirs: Side, args: argparse.Namespace, data: str, image
                 "last_loss": float(side.losses[-1]),
                 "accuracy": side.accuracy(),
             }
-            for side in (ours, theirs)
+            for side in (ours, *peers)
         ],
-        "ratio": ratio,
-        "ratio_interval": [low, high],
+        "ratios": [
+            {"of": peer.name, "ratio": ratio, "interval": [low, high]}
+            for peer, (ratio, low, high) in zip(peers, ratios, strict=True)
+        ],
     }
     if args.json:
         print(json.dumps(record, indent=2))
@@ -160,9 +185,9 @@ def _report(ours: Side, theirs: Side, args: argparse.Namespace, data: str, image
     from rich.table import Table
 
     table = Table("", "median step", "an epoch", "images/s", "test accuracy", box=None)
-    for side, row in zip((ours, theirs), record["sides"], strict=True):
+    for row in record["sides"]:
         table.add_row(
-            side.name,
+            row["name"],
             f"{row['step_ms']:.2f} ms",
             f"{row['epoch_s']:.2f} s",
             f"{images / row['epoch_s']:,.0f}",
@@ -175,8 +200,9 @@ def _report(ours: Side, theirs: Side, args: argparse.Namespace, data: str, image
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
     console.print(table)
-    console.print(
-        f"PyTorch's step takes {ratio:.2f} times ours (95 % interval {low:.2f} to {high:.2f}); "
-        f"first losses {first[0]:.6f} and {first[1]:.6f}",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    for peer, (ratio, low, high) in zip(peers, ratios, strict=True):
+        console.print(
+            f"{peer.name}: its step takes {ratio:.2f} times ours (95 % interval {low:.2f} to "
+            f"{high:.2f}); first losses {ours.losses[0]:.6f} and {float(peer.losses[0]):.6f}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip

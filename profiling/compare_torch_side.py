@@ -1,4 +1,7 @@
-"""PyTorch's side of `compare-torch`: the same LeNet, in the set-up that is fastest here."""
+"""PyTorch's side of `compare-torch`: the same LeNet, in the set-up that is fastest here.
+
+On a GPU there are two: one that launches from Python, and one whose step is a CUDA graph.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,23 @@ TRIAL_STEPS = 12
 
 @dataclasses.dataclass
 class Side:
-    """One of the two trainings.
+    """One of the trainings.
 
     Attributes
     ----------
     name
         For the table.
     step
-        Learns from the images of some indices; returns the batch's mean loss, on the device.
+        Makes an epoch's step of some number, which learns from the images of some indices; returns
+        the batch's mean loss on the device, or None where `end` has all of them.
     wait
         Returns when the device is idle.
     accuracy
         Returns the share of right answers on the test images.
+    begin
+        Called before an epoch, with its number.
+    end
+        Called after it; returns its losses where `step` does not.
     seconds
         Of each turn, divided by its steps.
     total
@@ -39,21 +47,24 @@ class Side:
     """
 
     name: str
-    step: Callable[[np.ndarray], Any]
+    step: Callable[[int, np.ndarray], Any]
     wait: Callable[[], None]
     accuracy: Callable[[], float]
+    begin: Callable[[int], None] = lambda epoch: None
+    end: Callable[[], list[float]] = list
     seconds: list[float] = dataclasses.field(default_factory=list)
     total: float = 0.0
     losses: list[Any] = dataclasses.field(default_factory=list)
 
-    def turn(self, batches: list[np.ndarray]) -> None:
-        """Learn from some batches, timed."""
+    def turn(self, first: int, batches: list[np.ndarray]) -> None:
+        """Make some steps, the first of which has the given number, timed."""
         time.sleep(PAUSE_SECONDS)
         self.wait()
         began = time.perf_counter()
-        self.losses += [self.step(indices) for indices in batches]
+        losses = [self.step(number, indices) for number, indices in enumerate(batches, first)]
         self.wait()
         elapsed = time.perf_counter() - began
+        self.losses += [loss for loss in losses if loss is not None]
         self.seconds.append(elapsed / len(batches))
         self.total += elapsed
 
@@ -69,15 +80,18 @@ class Setup(NamedTuple):
         ``"foreach"``, ``"fused"`` or ``""``: one parameter at a time.
     threads
         Of a CPU.
+    graph
+        Images of a step that is a CUDA graph; 0 for none.
     """
 
     channels_last: bool
     optimizer: str
     threads: int
+    graph: int = 0
 
     def __str__(self) -> str:
         words = ["channels_last"] * self.channels_last + [self.optimizer] * bool(self.optimizer)
-        return ", ".join([*words, f"{self.threads} threads"])
+        return ", ".join([*words, f"{self.threads} threads", *["CUDA graph"] * bool(self.graph)])
 
 
 def fastest(
@@ -100,7 +114,7 @@ def fastest(
     for setup in itertools.starmap(Setup, setups):
         side = torch_side(weights, data, lr, setup, **how)
         for _ in range(TRIAL_STEPS):
-            side.turn([rng.integers(0, len(data.train_images), batch_size)])
+            side.turn(0, [rng.integers(0, len(data.train_images), batch_size)])
         medians[setup] = float(np.median(side.seconds[TRIAL_STEPS // 4 :]))
     return min(medians, key=lambda setup: medians[setup])
 
@@ -155,13 +169,19 @@ def torch_side(
     x = torch.from_numpy(data.train_images).to(device, memory_format=layout)
     labels = torch.from_numpy(data.train_labels).to(device)
 
-    def step(indices: np.ndarray) -> Any:
-        chosen = torch.from_numpy(indices).to(device)
+    def learn(chosen: Any) -> Any:
         loss = criterion(model(x[chosen]), labels[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         return loss.detach()
+
+    def step(number: int, indices: np.ndarray) -> Any:
+        del number
+        return learn(torch.from_numpy(indices).to(device))
+
+    if setup.graph:
+        step = _graphed(model, optimizer, learn, step, setup.graph)
 
     def accuracy() -> float:
         with torch.no_grad():
@@ -173,3 +193,35 @@ def torch_side(
             torch.cuda.synchronize()
 
     return Side(f"PyTorch {torch.__version__} ({setup})", step, wait, accuracy)
+
+
+def _graphed(model: Any, optimizer: Any, learn: Any, eager: Any, size: int) -> Callable[..., Any]:
+    """Return a step that for batches of `size` replays a CUDA graph."""
+    import torch
+
+    chosen = torch.arange(size, device="cuda")
+    before = [weight.detach().clone() for weight in model.parameters()]
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # as PyTorch's documentation has it, before a recording
+        for _ in range(3):
+            learn(chosen)
+    torch.cuda.current_stream().wait_stream(aside)
+    optimizer.zero_grad(set_to_none=True)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = learn(chosen)
+    # What the steps before the recording did is taken back; it has done nothing itself.
+    with torch.no_grad():
+        for weight, value in zip(model.parameters(), before, strict=True):
+            weight.copy_(value)
+            optimizer.state[weight]["momentum_buffer"].zero_()
+
+    def step(number: int, indices: np.ndarray) -> Any:
+        if len(indices) != size:  # the last of an epoch
+            return eager(number, indices)
+        chosen.copy_(torch.from_numpy(indices))
+        graph.replay()
+        return loss.clone()
+
+    return step
