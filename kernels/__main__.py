@@ -127,7 +127,10 @@ def _list(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    view = Table("operation", "name", "language", "passes", "runs here on", box=None)
+    view = Table("operation", box=None)
+    view.add_column("name", no_wrap=True)
+    for column in ("language", "passes", "runs here on"):
+        view.add_column(column)
     problems: dict[str, str] = {}
     for row, places in listing:
         problems |= {where: why for where, why in places.items() if why}

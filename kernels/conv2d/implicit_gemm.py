@@ -13,10 +13,14 @@ import numpy as np
 
 from kernels import checks, workspace
 from kernels.conv2d.bias import backward_bias
+from kernels.conv2d.slices import slices_bytes, slices_source, sum_slices
 from kernels.shapes import Conv2dShape
 from kernels.source import CudaSource, ceil_div
 
-__all__ = ["backward_bias", "backward_data", "backward_filter", "forward", "workspace_bytes"]
+__all__ = [
+    "backward_bias", "backward_data", "backward_filter", "forward", "slices_source",
+    "workspace_bytes",
+]  # fmt: skip
 
 TILE_K = 8
 TAP_BYTES = 16
@@ -155,8 +159,7 @@ def backward_filter(x: Any, dy: Any, dw: Any, shape: Conv2dShape, workspace: Any
     count = np.int32(slices)
     pixels = pixel_steps(shape, TILE_K)
     kernel((plan.blocks * slices,), (plan.tile.threads,), (x, dy, partial, shape, count, *pixels))
-    if slices > 1:
-        sum_slices(partial, dw, shape, slices)
+    sum_slices(partial, dw, shape)
 
 
 def pixel_steps(shape: Conv2dShape, pixels: int) -> tuple[np.int32, np.int32, np.int32]:
@@ -164,13 +167,6 @@ def pixel_steps(shape: Conv2dShape, pixels: int) -> tuple[np.int32, np.int32, np
     rows, step_q = divmod(pixels, shape.q)
     step_n, step_p = divmod(rows, shape.p)
     return np.int32(step_n), np.int32(step_p), np.int32(step_q)
-
-
-def sum_slices(partial: Any, dw: Any, shape: Conv2dShape, slices: int) -> None:
-    """Write dw (K,C,R,S), the sum of partial (slices,K,C,R,S)."""
-    kernel = filter_source.kernel("conv2d_implicit_gemm_sum_slices", like=dw, **TILE_MACROS[0])
-    blocks = ceil_div(dw.size, PACK_THREADS)
-    kernel((blocks,), (PACK_THREADS,), (partial, dw, shape, np.int32(slices)))
 
 
 def workspace_bytes(direction: str, shape: Conv2dShape, itemsize: int, limit: int) -> int:
@@ -196,15 +192,13 @@ def workspace_bytes(direction: str, shape: Conv2dShape, itemsize: int, limit: in
         return 0
     plan = make_plan(direction, shape, itemsize)
     if direction == "backward_filter":
-        return slices_bytes(plan, shape, itemsize, limit)
+        return filter_slices_bytes(plan, shape, itemsize, limit)
     return packed_bytes(plan, "implicit_gemm", itemsize, limit)
 
 
-def slices_bytes(plan: Plan, shape: Conv2dShape, itemsize: int, limit: int) -> int:
+def filter_slices_bytes(plan: Plan, shape: Conv2dShape, itemsize: int, limit: int) -> int:
     """Return the bytes of a dw for each slice of the batch; one slice needs none."""
-    filter_bytes = math.prod(shape.filter_shape) * itemsize
-    slices = min(ceil_div(WANTED_BLOCKS, plan.blocks), shape.n, limit // filter_bytes)
-    return slices * filter_bytes if slices > 1 else 0
+    return slices_bytes(min(ceil_div(WANTED_BLOCKS, plan.blocks), shape.n), shape, itemsize, limit)
 
 
 def packed_bytes(plan: Plan, name: str, itemsize: int, limit: int) -> int:

@@ -93,17 +93,3 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
         }
     }
 }
-
-extern "C" __global__ void conv2d_implicit_gemm_sum_slices(const scalar* __restrict__ partial,
-                                                           scalar* __restrict__ dw,
-                                                           const Conv2dShape shape,
-                                                           const int slices) {
-    const int i = grid_index();
-    const int filters = shape.k * shape.c * shape.r * shape.s;
-    const bool in_filters = i < filters;
-    if (in_filters) {
-        scalar sum = 0;
-        for (int slice = 0; slice < slices; slice++) sum += partial[slice * filters + i];
-        dw[i] = sum;
-    }
-}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels.conv2d import implicit_gemm
+from kernels.conv2d.slices import sum_slices
 from kernels.shapes import Conv2dShape
 from kernels.source import CudaSource, ceil_div
 
@@ -112,8 +113,7 @@ class TensorGemm:
         steps = implicit_gemm.pixel_steps(shape, TILE_K)
         args = (x, dy, partial, shape, np.int32(slices), *steps)
         kernel((plan.blocks * slices,), (plan.tile.threads,), args)
-        if slices > 1:
-            implicit_gemm.sum_slices(partial, dw, shape, slices)
+        sum_slices(partial, dw, shape)
 
     def workspace_bytes(self, direction: str, shape: Conv2dShape, itemsize: int, limit: int) -> int:
         """Return the bytes of workspace a pass wants, as `implicit_gemm.workspace_bytes`."""
@@ -121,7 +121,7 @@ class TensorGemm:
             return 0
         plan = self.make_plan(direction, shape)
         if direction == "backward_filter":
-            return implicit_gemm.slices_bytes(plan, shape, itemsize, limit)
+            return implicit_gemm.filter_slices_bytes(plan, shape, itemsize, limit)
         return implicit_gemm.packed_bytes(plan, self.name, self.factor_bytes, limit)
 
     def _pack(

@@ -2,8 +2,12 @@
 
 from kernels.conv2d.bias import backward_bias
 from kernels.conv2d.implicit_gemm_tensor import TensorGemm
+from kernels.conv2d.slices import slices_source
 
-__all__ = ["backward_bias", "backward_data", "backward_filter", "forward", "workspace_bytes"]
+__all__ = [
+    "backward_bias", "backward_data", "backward_filter", "forward", "slices_source",
+    "workspace_bytes",
+]  # fmt: skip
 
 gemm = TensorGemm("implicit_gemm_tf32", "TF32", is_bf16=False)
 source, filter_source = gemm.source, gemm.filter_source

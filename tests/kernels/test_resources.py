@@ -232,12 +232,17 @@ def refused(capsys, *words):
     return captured.err
 
 
+# Compiling every row takes half a minute; what is said of them can be seen on these.
+FEW = [r for r in ON_GPU if r.name in ("naive", "tiled", "register_tiled", "tiled_numba", "fused")]
+
+
 @pytest.mark.parametrize("options", [(), ("--arch", "sm_80", "--dtype", "float64")])
-def test_one_line_a_function_in_100_columns(capsys, options):
+def test_one_line_a_function_in_100_columns(capsys, monkeypatch, options):
+    monkeypatch.setattr(table, "rows", lambda operation=None: FEW)
     lines = said(capsys, *options).splitlines()
     assert max(map(len, lines)) <= 100
     arch, dtype = options[1::2] or ("sm_90", "float32")
-    functions = [one for row in ON_GPU for one in resources.of_row(row, arch, dtype)]
+    functions = [one for row in FEW for one in resources.of_row(row, arch, dtype)]
     shown = [line.split() for line in lines if line.startswith("   ")]
     assert [(one[0], one[2]) for one in shown] == [
         (one.function, str(one.registers)) for one in functions
@@ -259,12 +264,15 @@ def test_spills_show(capsys, monkeypatch):
     assert "at most 64 registers; spilling: 1." in out
 
 
-def test_json(capsys):
+def test_json(capsys, monkeypatch):
+    monkeypatch.setattr(table, "rows", lambda operation=None: FEW)
     records = json.loads(said(capsys, "--json", "--arch", "sm_80"))
-    assert {(r["operation"], r["name"]) for r in records} == {(r.operation, r.name) for r in ON_GPU}
+    assert {(r["operation"], r["name"]) for r in records} == {(r.operation, r.name) for r in FEW}
     first = records[0]
     assert first.pop("compiler").startswith("NVRTC ")
-    assert records[-1]["compiler"].startswith("numba-cuda ")
+    in_numba = [r["compiler"] for r in records if r["language"] == "numba"]
+    assert in_numba
+    assert all(compiler.startswith("numba-cuda ") for compiler in in_numba)
     assert 0 < first.pop("registers") <= 255
     assert first == {
         "operation": "conv2d",

@@ -129,7 +129,7 @@ def test_verify_without_a_gpu_is_one_line_and_exit_2(monkeypatch, capsys):
     ],
 )
 def test_a_lenet_run_is_judged(outcome, problem):
-    said = verify._lenet_problem(outcome, 0.93)
+    said = verify._lenet_problem(outcome, 0.93, 1e-3)
     assert said.startswith(problem)
     assert bool(said) == bool(problem)
 

@@ -37,6 +37,8 @@ def name(row):
 def healthy(row, shapes):
     for shape in shapes:
         for direction in row.passes if shape.n else ():
+            if row.refuses(direction, shape, "float32"):
+                continue
             for recording in xray.record_pass(row, direction, shape):
                 assert recording.findings == (), (direction, shape)
                 assert recording.cut == 0
@@ -45,7 +47,10 @@ def healthy(row, shapes):
 
 @pytest.mark.parametrize("row", ROWS, ids=name)
 def test_no_finding_on_a_healthy_kernel(row):
-    healthy(row, cases.random(row.operation, 8, seed=5))
+    shapes = cases.random(row.operation, 8, seed=5)
+    taken = [s for s in shapes if not row.refuses("forward", s, "float32")]
+    # What takes few shapes has them among the fixed ones.
+    healthy(row, taken or cases.fixed(row.operation))
 
 
 @pytest.mark.slow
