@@ -21,7 +21,7 @@ CELLS = 4  # cells of a window that are computed together
 FILTERS = BLOCK_VECTORS // 4, BLOCK_VECTORS // 6, 1
 # Vectors that stay in registers: of a filter's gradient, or of the input's.
 MOST_VECTORS, FEW_VECTORS = 10, 5
-BAND_BYTES = 1 << 19  # about what a band's slots fill
+BAND_BYTES = 1 << 16  # about what a band's slots fill
 MOST_GROUPS = 32  # of images; each makes a partial sum of the filters' gradient
 
 

@@ -38,12 +38,14 @@ def gather(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
     IndexError
         An index below 0 or past the last image.
     """
-    if len(indices) and not 0 <= indices.min() <= indices.max() < len(images):
+    out = np.empty((len(indices), *images.shape[1:]), images.dtype)
+    if not out.size:
+        return out
+    if not 0 <= indices.min() <= indices.max() < len(images):
         raise IndexError(
             f"gather: indices from {indices.min()} to {indices.max()}; "
             f"expected 0 to {len(images) - 1}"
         )
-    out = np.empty((len(indices), *images.shape[1:]), images.dtype)
     with one_launch:
         _gather(images.reshape(len(images), -1), indices, out.reshape(len(out), -1))
     return out
