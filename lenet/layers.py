@@ -127,9 +127,11 @@ class ConvBlock(Conv2d):
             self.x, *found, self.w.shape, **self.how
         )
         self.db[...] = kernels.conv2d_relu_pool_backward_bias(*found, kernel=self.how["kernel"])
+        x_shape = self.x.shape
+        del self.x, self.argmax
         if self.first:
             return None
-        return kernels.conv2d_relu_pool_backward_data(*found, self.w, self.x.shape, **self.how)
+        return kernels.conv2d_relu_pool_backward_data(*found, self.w, x_shape, **self.how)
 
 
 class MaxPool2d(Layer):

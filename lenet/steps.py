@@ -15,7 +15,7 @@ import numpy as np
 
 from kernels import ranges
 from kernels.training import batch, shuffle
-from lenet.trainer import DATA, Array, Trainer
+from lenet.trainer import DATA, Array, Trainer, gathered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +153,7 @@ class HostSteps:
                     how = (data.seed, self.epoch, data.augment, data.background)
                     x = batch.moved(data.images, chosen, *how)
                 else:
-                    x = data.images[chosen]
+                    x = gathered(data.images, chosen)
             loss, hits = self.trainer.learn(x, target, self.rates[number])
         self.seen[:, number] = x.dtype.type(loss), hits  # a loss has no more digits on a GPU
         self.made = number + 1

@@ -100,7 +100,7 @@ class Trainer:
         """
         self.watch.start_step()
         with self.watch.phase(DATA):
-            x, target = images[indices], labels[indices]
+            x, target = gathered(images, indices), labels[indices]
         return self.learn(x, target, rate)
 
     def learn(self, x: Array, target: Array, rate: Any) -> tuple[Array, Any]:
@@ -125,6 +125,15 @@ class Trainer:
         with watch.phase(UPDATE):
             self.optimizer.step(rate)
         return loss, hits
+
+
+def gathered(images: Array, indices: Array) -> Array:
+    """Return images[indices], on the host by all cores."""
+    if place.on_gpu(images):
+        return images[indices]
+    from kernels.training.gather_cpu import gather  # Numba takes a while to import
+
+    return gather(images, indices)
 
 
 def evaluate(

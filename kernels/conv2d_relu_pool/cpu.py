@@ -25,6 +25,7 @@ from kernels.conv2d_relu_pool.cpu_plan import (
     MOST_GROUPS,
     forward_plan,
     segments_plan,
+    slots_plan,
 )
 from kernels.cpu_threads import one_launch
 from kernels.shapes import CLOSED, BlockShape
@@ -159,12 +160,11 @@ def backward_data(
     shape
         That of the forward pass.
     """
-    plan = segments_plan(shape, VECTOR_BYTES // dx.itemsize)
+    plan = slots_plan(shape, VECTOR_BYTES // dx.itemsize, dx.itemsize)
     with one_launch:
         data_gradient(
             min(shape.n, MOST_GROUPS), dy.reshape(-1), argmax.reshape(-1), w.reshape(shape.k, -1),
-            dx.reshape(-1), shape, plan.size, *plan.block,
-            (plan.starts, plan.dense, plan.windows, plan.places), plan.columns,
+            dx.reshape(-1), shape, *plan,
         )  # fmt: skip
 
 

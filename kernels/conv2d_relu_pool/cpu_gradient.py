@@ -5,9 +5,11 @@ dx[n,c,h,w] = sum over open windows whose maximum read it of dy w[k,c,r,s]
 Threads: a task is a group of images; groups' parts of dw are added up in one order.
 Idea: one cell in four of a convolution before 2x2 pooling has a gradient, another one in every
 image and filter, so that images cannot be lanes. An image lies with its channels innermost: what
-one cell read is then a few runs of neighbours, which are read and written as whole registers at
-any place. For dw a filter's open windows are listed, and its gradient stays in registers; for dx a
-window's filters are, by the cell that was their maximum, and what that cell read stays.
+one cell read is then a few runs of neighbours, which are handled as whole registers. A filter's
+open windows are listed. For dw its gradient stays in registers and the image is read at any place;
+for dx the filter stays, and every column of outputs adds to slots of its own, which lie on
+registers' boundaries: sums that meet in memory meet exactly, and a load need not wait for two
+stores that it overlaps. Then a row's slots are added up.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ import numpy as np
 from numba import njit, prange
 
 from kernels.conv2d.cpu_lanes import add_scaled, aligned_empty, store_at
-from kernels.conv2d_relu_pool.cpu_lanes import loaded_at
+from kernels.conv2d_relu_pool.cpu_lanes import add_multiple, loaded_at
 from kernels.conv2d_relu_pool.cpu_plan import FEW_VECTORS
 from kernels.shapes import CLOSED
+
+ONE = (0,)  # of which the length is what counts
 
 
 @njit(cache=True, nogil=True)
@@ -33,11 +37,11 @@ def _channels_last(x, n, shape, width, image):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _channels_first(image, n, shape, width, dx):  # type: ignore[no-untyped-def]
-    """Copy the middle of `image` to image n of dx."""
+def _channels_first(image, n, shape, step, dx):  # type: ignore[no-untyped-def]
+    """Copy the middle of `image`, whose rows are `step` apart, to image n of dx."""
     for c in range(shape.c):
         for h in range(shape.h):
-            row = image[((h + shape.pad_top) * width + shape.pad_left) * shape.c + c :]
+            row = image[(h + shape.pad_top) * step + shape.pad_left * shape.c + c :]
             to = dx[((n * shape.c + c) * shape.h + h) * shape.w :]
             for w in range(shape.w):
                 to[w] = row[np.uint64(w * shape.c)]
@@ -55,13 +59,19 @@ def _list_open(dy, argmax, windows, places, sources, values):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True, inline="always")
+def _takes_turns(vectors):  # type: ignore[no-untyped-def]
+    """Tell whether two sums take turns, as each addition to so few vectors waits for the last."""
+    return len(vectors) == FEW_VECTORS
+
+
+@njit(cache=True, nogil=True, inline="always")
 def _add_reads(image, sources, values, count, starts, dense, vectors, lanes, sums):  # type: ignore[no-untyped-def]
-    """Add value times what was read, for every one listed, to one filter's two sums."""
+    """Add value times what was read, for every one listed, to one filter's sum, or two."""
     half = len(sums) // 2
     for vector in range(0, len(starts), len(vectors)):
         even = loaded_at(sums, 0, dense, vector, vectors, lanes)
         done = 0
-        if len(vectors) == FEW_VECTORS:  # each addition waits for the last: two take turns
+        if _takes_turns(vectors):
             odd = loaded_at(sums, half, dense, vector, vectors, lanes)
             for i in range(0, count - 1, 2):
                 even = add_scaled(even, values, i, image, starts, vector, sources[i])
@@ -94,20 +104,22 @@ def _filter_task(images, x, dy, argmax, shape, size, vectors, lanes, tables, sum
 
 @njit(cache=True, nogil=True)
 def _add_groups(sums, k, columns, dw):  # type: ignore[no-untyped-def]
-    """Add up all groups' two sums of one filter."""
+    """Add up all groups' sums of one filter."""
     total = sums[0, k]
     for group in range(1, len(sums)):
         for i in range(len(total)):
             total[i] += sums[group, k, i]
     for i in range(len(columns)):
         if columns[i] >= 0:
-            dw[columns[i]] = total[i] + total[len(columns) + i]
+            dw[columns[i]] = total[i]
+            if len(total) > len(columns):
+                dw[columns[i]] += total[len(columns) + i]
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def filter_gradient(groups, x, dy, argmax, shape, size, vectors, lanes, tables, columns, dw):  # type: ignore[no-untyped-def]
     """Write dw (K, C*R*S) from flat x, dy and argmax; the rest is `segments_plan`'s."""
-    sums = np.empty((groups, shape.k, 2 * len(columns)), x.dtype)
+    sums = np.empty((groups, shape.k, (1 + _takes_turns(vectors)) * len(columns)), x.dtype)
     for group in prange(groups):
         images = group * shape.n // groups, (group + 1) * shape.n // groups
         _filter_task(images, x, dy, argmax, shape, size, vectors, lanes, tables, sums[group])
@@ -116,30 +128,28 @@ def filter_gradient(groups, x, dy, argmax, shape, size, vectors, lanes, tables, 
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _add_writes(  # type: ignore[no-untyped-def]
-    image, source, weights, listed, values, first, count, starts, dense, vectors, lanes
-):
-    """Add value times filter, for every one listed, to what was read from `source` on."""
-    for vector in range(0, len(starts), len(vectors)):
-        block = loaded_at(image, source, starts, vector, vectors, lanes)
-        for i in range(first, first + count):
-            block = add_scaled(block, values, i, weights, dense, vector, listed[i])
-        store_at(block, image, source, 0, starts, vector)
+def _add_writes(slots, sources, values, count, weights, k, plan, vectors, lanes):  # type: ignore[no-untyped-def]
+    """Add value times filter k, for every one listed, to the slots from its own on."""
+    filter_k = k * len(plan.starts) * len(lanes)
+    for vector in range(0, len(plan.starts), len(vectors)):
+        taps = loaded_at(weights, filter_k, plan.dense, vector, vectors, lanes)
+        for i in range(count):
+            add_multiple(taps, values, i, slots, plan.starts, vector, sources[i])
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _list_by_cell(n, window, dy, argmax, shape, step, counts, listed, values):  # type: ignore[no-untyped-def]
-    """List a window's filters by which cell was their maximum; those that are closed come last."""
-    cells = len(counts) - 1
-    windows = shape.pooled_p * shape.pooled_q
-    counts[:] = 0
-    for k in range(shape.k):
-        at = np.uint64((n * shape.k + k) * windows + window)
-        cell = min(np.int64(argmax[at]), cells)
-        i = np.uint64(cell * shape.k + counts[cell])
-        listed[i] = k * step
-        values[i] = dy[at]
-        counts[cell] += 1
+@njit(cache=True, nogil=True)
+def _merge(slots, plan, lanes, one, image, first):  # type: ignore[no-untyped-def]
+    """Add up the slots of every row, to what is in the image from `first` on."""
+    for h in range(plan.reads):
+        begin = 0
+        for vector in range(len(plan.ends)):
+            place = first + vector * len(lanes)
+            total = loaded_at(image, place, plan.dense, 0, ONE, lanes)
+            for i in range(begin, plan.ends[vector]):
+                total = add_scaled(total, one, 0, slots, plan.merged, i, h * plan.pitch)
+            store_at(total, image, place, 0, plan.dense, 0)
+            begin = plan.ends[vector]
+        first += plan.row
 
 
 @njit(cache=True, nogil=True)
@@ -151,8 +161,8 @@ def _all_finite(values):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _scatter(n, dy, argmax, w, shape, width, image):  # type: ignore[no-untyped-def]
-    """Add up one product at a time, without the zeros behind a segment's end."""
+def _scatter(n, dy, argmax, w, shape, row, image):  # type: ignore[no-untyped-def]
+    """Add up one product at a time, without the zeros around a run."""
     for k in range(shape.k):
         for window in range(shape.pooled_p * shape.pooled_q):
             at = (n * shape.k + k) * shape.pooled_p * shape.pooled_q + window
@@ -162,35 +172,45 @@ def _scatter(n, dy, argmax, w, shape, width, image):  # type: ignore[no-untyped-
                 q = q * shape.pool_s + argmax[at] % shape.pool_s
                 for tap in range(w.shape[1]):
                     c, r, s = tap // shape.s // shape.r, tap // shape.s % shape.r, tap % shape.s
-                    row = p * shape.stride_h + r * shape.dilation_h
+                    h = p * shape.stride_h + r * shape.dilation_h
                     col = q * shape.stride_w + s * shape.dilation_w
-                    image[(row * width + col) * shape.c + c] += dy[at] * w[k, tap]
+                    image[h * row + col * shape.c + c] += dy[at] * w[k, tap]
 
 
 @njit(cache=True, nogil=True)
-def _data_task(images, dy, argmax, w, weights, dx, shape, size, vectors, lanes, tables):  # type: ignore[no-untyped-def]
+def _gather(n, dy, argmax, weights, shape, plan, vectors, lanes, one, lists, slots, image):  # type: ignore[no-untyped-def]
+    """Add up what the open windows of an image hand to its input, band by band."""
+    sources, values = lists
+    for band in range(0, shape.pooled_p, plan.rows):
+        windows = min(plan.rows, shape.pooled_p - band) * shape.pooled_q
+        slots[:] = 0
+        for k in range(shape.k):
+            plane = ((n * shape.k + k) * shape.pooled_p + band) * shape.pooled_q
+            count = _list_open(
+                dy[plane : plane + windows], argmax[plane : plane + windows],
+                plan.windows, plan.places, sources, values,
+            )  # fmt: skip
+            _add_writes(slots, sources, values, count, weights, k, plan, vectors, lanes)
+        _merge(slots, plan, lanes, one, image, band * shape.pool_r * shape.stride_h * plan.row)
+
+
+@njit(cache=True, nogil=True)
+def _data_task(images, dy, argmax, w, weights, dx, shape, plan, vectors, lanes):  # type: ignore[no-untyped-def]
     """Compute dx of some images."""
-    starts, dense, windows, places = tables
-    image = aligned_empty(2 * size[0] * size[1] * shape.c + len(lanes), dx)
-    cells = shape.pool_r * shape.pool_s
-    counts = np.empty(cells + 1, np.int64)
-    listed = np.empty((cells + 1) * shape.k, np.int64)
-    values = np.empty((cells + 1) * shape.k, dx.dtype)
-    step, planes = len(starts) * len(lanes), shape.k * len(windows)
+    image = aligned_empty(plan.image, dx)
+    slots = aligned_empty(plan.slots, dx)
+    lists = (
+        np.empty(len(plan.windows) + 1, np.int64), np.empty(len(plan.windows) + 1, dx.dtype)
+    )  # fmt: skip
+    one = np.ones(1, dx.dtype)
+    planes = shape.k * shape.pooled_p * shape.pooled_q
     for n in range(images[0], images[1]):
         image[:] = 0
         if _all_finite(dy[n * planes : (n + 1) * planes]):
-            for window in range(len(windows)):
-                _list_by_cell(n, window, dy, argmax, shape, step, counts, listed, values)
-                for cell in range(cells):
-                    if counts[cell]:
-                        _add_writes(
-                            image, windows[window] + places[cell], weights, listed, values,
-                            cell * shape.k, counts[cell], starts, dense, vectors, lanes,
-                        )  # fmt: skip
+            _gather(n, dy, argmax, weights, shape, plan, vectors, lanes, one, lists, slots, image)
         else:
-            _scatter(n, dy, argmax, w, shape, size[1], image)
-        _channels_first(image, n, shape, size[1], dx)
+            _scatter(n, dy, argmax, w, shape, plan.row, image)
+        _channels_first(image, n, shape, plan.row, dx)
 
 
 @njit(cache=True, nogil=True)
@@ -205,12 +225,12 @@ def _by_lane(w, columns):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def data_gradient(groups, dy, argmax, w, dx, shape, size, vectors, lanes, tables, columns):  # type: ignore[no-untyped-def]
-    """Write flat dx from flat dy and argmax, and w (K, C*R*S); the rest is `segments_plan`'s."""
-    weights = _by_lane(w, columns)
+def data_gradient(groups, dy, argmax, w, dx, shape, plan, vectors, lanes):  # type: ignore[no-untyped-def]
+    """Write flat dx from flat dy and argmax, and w (K, C*R*S), as `slots_plan` lays it out."""
+    weights = _by_lane(w, plan.columns)
     for group in prange(groups):
         images = group * shape.n // groups, (group + 1) * shape.n // groups
-        _data_task(images, dy, argmax, w, weights, dx, shape, size, vectors, lanes, tables)
+        _data_task(images, dy, argmax, w, weights, dx, shape, plan, vectors, lanes)
 
 
 @njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract", "nsz"})

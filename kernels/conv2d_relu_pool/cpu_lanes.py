@@ -70,3 +70,29 @@ def loaded_at(
 
     integer = types.int64
     return block(source, integer, places, integer, cols, lanes), emit
+
+
+@intrinsic
+def add_multiple(
+    typing: Any,
+    block: Any,
+    values: Any,
+    value: Any,
+    target: Any,
+    places: Any,
+    first: Any,
+    shift: Any,
+) -> Any:
+    """Add values[value] * block[0, j] to the vector at target[places[first + j] + shift]."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        do = Emitter(context, builder, signature, args, block.lanes)
+        scale = do.broadcast(1, args[2])
+        for j in range(block.cols):
+            place = builder.add(do.entry(4, do.plus(args[5], j)), args[6])
+            product = builder.fmul(builder.extract_value(args[0], j), scale, flags=("contract",))
+            do.store(builder.fadd(do.load(3, place), product, flags=("contract",)), 3, place)
+        return context.get_dummy_value()
+
+    integer = types.int64
+    return types.void(block, values, integer, target, places, integer, integer), emit

@@ -28,7 +28,7 @@ from kernels.cpu_threads import one_launch
 PANEL = (0,) * 4
 ROWS, ONE = (0,) * (BLOCK_VECTORS // len(PANEL)), (0,)
 LEAST_TASKS = 8  # fewer leave cores idle
-LEAST_WORK = 1 << 22  # multiplications; for fewer, starting the threads takes longer than BLAS
+LEAST_WORK = 1 << 20  # multiplications; for fewer, starting the threads takes longer than BLAS
 
 
 @njit(cache=True, nogil=True)

@@ -13,6 +13,7 @@ SHAPES = {
     "lenet 1": ((35, 1, 28, 28), (6, 1, 5, 5), {"padding": 2}),
     "lenet 2": ((18, 6, 14, 14), (16, 6, 5, 5), {}),
     "dilated": ((5, 3, 17, 19), (7, 3, 3, 2), {"dilation": (2, 3), "stride": 2, "pool": (3, 2)}),
+    "several bands": ((2, 6, 30, 31), (4, 6, 5, 5), {"padding": (1, 2)}),
     "few vectors, half registers": ((3, 2, 9, 9), (3, 2, 4, 2), {"padding": ((1, 0), (0, 2))}),
 }  # fmt: skip
 
