@@ -86,13 +86,17 @@ def references(batch):
 
 # Threads with barriers are the simulator's slowest.
 SLOW = ("im2col_gemm_numba", "tiled_numba")
+TAKES_LENET = [
+    row
+    for row in table.rows("conv2d")
+    if not cases.refuses_lenet(row) and not row.roundoff  # `check` holds those that round
+]
 CONVS = [
     pytest.param(
         row.name,
         marks=[pytest.mark.slow, pytest.mark.timeout(1200)] if row.name in SLOW else (),
     )
-    for row in table.rows("conv2d")
-    if not cases.refuses_lenet(row) and not row.roundoff  # `check` holds those that round
+    for row in TAKES_LENET
 ]
 POOLS = [f"{op[:3]}:{row.name}" for op in ("max_pool2d", "avg_pool2d") for row in table.rows(op)]
 
@@ -139,7 +143,7 @@ def test_loss_curve_of_every_block(batch, references, block):
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     "conv",
-    [name for name in CONVS if "gpu" in table.find("conv2d", name).places],
+    [row.name for row in TAKES_LENET if "gpu" in row.places],
 )
 def test_loss_curve_on_the_gpu(batch, references, conv):
     exact, tolerance = references("max")
