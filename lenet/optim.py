@@ -66,8 +66,7 @@ class NesterovSGD:
         self.weight_decay = weight_decay
         xp = place.array_module(weights)
         self.velocity = xp.zeros_like(weights)
-        # On a GPU the learning rate, which the kernel reads there.
-        self._scratch = xp.empty_like(weights[:1] if place.on_gpu(weights) else weights)
+        self._rate = xp.empty_like(weights[:1])  # where a GPU's kernel reads a rate given as number
 
     def step(self, rate: float | Array) -> None:
         """Move the weights by one step; the gradient is used up.
@@ -80,8 +79,8 @@ class NesterovSGD:
         """
         if place.on_gpu(self.weights):
             if place.array_module(rate) is None:
-                self._scratch.fill(rate)
-                rate = self._scratch
+                self._rate.fill(rate)
+                rate = self._rate
             nesterov_sgd.launch(
                 self.weights, self.gradient, self.velocity, rate, self.momentum, self.weight_decay
             )

@@ -281,7 +281,8 @@ def train_lenet(kernels: dict[str, Any], where: str, steps: int, seed: int) -> d
     -------
     dict
         ``losses`` of all steps; ``accuracy`` on the test images; ``deviation``, the largest
-        difference between the first losses and the host's, as a share of these.
+        difference between the first losses and the host's, as a share of these; of a row that
+        rounds its factors the very first loss alone.
     """
     import lenet
 
