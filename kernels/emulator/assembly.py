@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 SHARED_GAP = 256
 _MARK = re.compile(r"\s+call\s+__sanitizer_cov_trace_pc\b")
 _LABEL = re.compile(r"(\.L\d+|[A-Za-z_]\w*):")
 _INSTRUCTION = re.compile(r"\s+([a-z]\w*)\s*(.*)")
+_FILE = re.compile(r'\s+\.file (\d+) "([^"]*)"(?: "([^"]*)")?')
+_PLACE = re.compile(r"\s+\.loc ((\d+) \d+ \d+)\b")
+_TOLD = re.compile(r"\s+(?:call|bl)\s+(?:__tsan_(?:volatile_)?(?:read|write)|mem)")
 _TABLE = re.compile(r"\s+\.(?:long|quad)\s+(\.L\d+)-")
 
 
@@ -22,6 +28,48 @@ def keep_apart(assembly: str) -> str:
             is_shared = ".tbss" in line
         elif is_shared and re.match(r"\s*\.zero\b", line):
             lines.append(f"\t.zero\t{SHARED_GAP}")
+    return "\n".join(lines) + "\n"
+
+
+def list_copies(assembly: str, user_files: Iterable[Path]) -> str:
+    """
+    Add a table of the calls that tell of one access of the source, and stand at several places.
+
+    A loop that is unrolled has its accesses as often as it has turns. `traced_copies` holds pairs
+    of return addresses as offsets from the table, `traced_copy_count` of them: a copy's, and that
+    of the first one of its file, line and column. In files that are not the user's a line is that
+    of any access that goes through it (``__ldg``): those have no copies.
+
+    Parameters
+    ----------
+    assembly : str
+        The compiler's.
+    user_files : iterable of Path
+        The kernel's file and what it includes.
+    """
+    ours = {os.path.realpath(path) for path in user_files}
+    numbers = {
+        found[1]
+        for line in assembly.splitlines()
+        if (found := _FILE.match(line))
+        and os.path.realpath(os.path.join(found[2], found[3] or "")) in ours
+    }
+    lines: list[str] = []
+    first: dict[str, int] = {}
+    copies: list[tuple[int, int]] = []
+    place, count = "", 0
+    for line in assembly.splitlines():
+        lines.append(line)
+        if found := _PLACE.match(line):
+            place = found[1] if found[2] in numbers else ""
+        elif place and _TOLD.match(line):
+            lines.append(f".Ltold{count}:")
+            if first.setdefault(place, count) != count:
+                copies.append((count, first[place]))
+            count += 1
+    lines += ["\t.section .rodata", "\t.balign 8", "\t.globl traced_copies, traced_copy_count"]
+    lines += ["traced_copy_count:", f"\t.quad {len(copies)}", "traced_copies:"]
+    lines += [f"\t.long .Ltold{a}-traced_copies, .Ltold{b}-traced_copies" for a, b in copies]
     return "\n".join(lines) + "\n"
 
 

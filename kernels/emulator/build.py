@@ -10,20 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from . import compiler as cxx
-from .assembly import drop_marks, keep_apart
+from .assembly import drop_marks, keep_apart, list_copies
 from .cache import cache_directory
 from .errors import CompileError, CompilerNotFound
 from .local_arrays import give_away
 from .scan import Found, followed, refuse_assembly, scan
+from .unrolling import unrolled
 
 HERE = Path(__file__).resolve().parent
 DYNAMIC_BYTES = (227 << 10) + 1024  # CUDA's most, and the runtime's canary behind it
 
 # The compiler calls a function at every access (`__tsan_read4` and its kin) and basic block; they
 # are ours. And the code stays in the order of the source: by that the lanes are put together again.
+# From -O2 only loops are unrolled before the calls are put in; of what else it adds to -O1 nothing
+# is wanted (`compiler.without_o2`).
 TRACING_FLAGS = (
     "-DEMULATOR_TRACED",
-    "-O1",
+    "-O2",
     "-fsanitize=thread",
     "-fsanitize-coverage=trace-pc",
     "-fexpensive-optimizations",  # products and sums are fused, as in the plain build
@@ -37,7 +40,8 @@ TRACING_FLAGS = (
     "-fno-if-conversion",
     "-fno-if-conversion2",
     "-fno-shrink-wrap",
-    "--param=max-completely-peel-times=0",  # an access of the source stays one of the code
+    "--param=max-completely-peel-times=0",  # no loop is unrolled that does not ask for it
+    "-fdisable-rtl-loop2_unroll",  # none in part either: g++ would make 65534 turns one
 )
 TRACING_LINK_FLAGS = ("-Wl,--wrap=memcpy", "-Wl,--wrap=memmove", "-Wl,--wrap=memset")
 TRACING_HOOK_FLAGS = ("-fvisibility=hidden", "-foptimize-sibling-calls", "-c")
@@ -182,7 +186,9 @@ def build_module(
         wrapper, expanded = directory / "wrapper.cpp", directory / "expanded.ii"
         device = HERE / "device" / "cuda.hpp"
         wrapper.write_text(f'#include "{device}"\n#include "{path}"\n')
-        flags = [*cxx.FLAGS, *cxx.WARNINGS, *(TRACING_FLAGS if traced else ())]
+        flags = [*cxx.FLAGS, *cxx.WARNINGS]
+        if traced:
+            flags += [*cxx.without_o2(compiler), *TRACING_FLAGS]
         if not compiler.is_clang:
             flags.append("-fno-extern-tls-init")  # shared memory has no constructors
             # Else the process would have one `__shared__ tile` for all files with a conv<float>.
@@ -199,6 +205,8 @@ def build_module(
             )
         if local_arrays:
             text = give_away(text, user_files)
+        if traced:
+            text = unrolled(text)
         expanded.write_text(text + _registration(found, name_expressions, traced))
         link = ["-shared", "-Wl,-Bsymbolic", "-Wl,-z,now", "-o", str(built)]
         compiled = [*flags, "-x", "c++-cpp-output", str(expanded)]
@@ -206,7 +214,8 @@ def build_module(
             # In two steps: the linker must not add the sanitizer's own runtime.
             assembly = directory / "traced.s"
             cxx.run(compiler, [*compiled, "-S", "-o", str(assembly)], user_files)
-            assembly.write_text(drop_marks(keep_apart(assembly.read_text())))
+            text = drop_marks(keep_apart(assembly.read_text()))
+            assembly.write_text(list_copies(text, user_files))
             compiled = ["-fPIC", str(assembly), str(_build_hooks()), *TRACING_LINK_FLAGS]
         cxx.run(compiler, [*compiled, *link], user_files)
 

@@ -109,6 +109,24 @@ def _identify(command: tuple[str, ...], changed: int) -> Compiler:
 
 
 @functools.cache
+def without_o2(compiler: Compiler) -> tuple[str, ...]:
+    """Return the flags that switch off, one by one, what g++ does at -O2 and not at -O1."""
+    first, second = (
+        set(re.findall(r"^\s*(-f\S+)\s+\[enabled\]", done.stdout, re.MULTILINE))
+        for done in (
+            subprocess.run(
+                [*compiler.command, level, "-Q", "--help=optimizers"],
+                capture_output=True,
+                text=True,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+            for level in ("-O1", "-O2")
+        )
+    )
+    return tuple(f"-fno-{flag.removeprefix('-f')}" for flag in sorted(second - first))
+
+
+@functools.cache
 def machine() -> str:
     """Return what -march=native depends on: the processor's features."""
     try:

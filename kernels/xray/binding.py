@@ -50,10 +50,13 @@ class Request(Structure):
         ("arrays", POINTER(Array)),
         ("shared", POINTER(Shared)),
         ("blocks", POINTER(c_uint64)),
+        ("copies", c_void_p),
         ("array_count", c_uint64),
         ("shared_count", c_uint64),
         ("block_count", c_uint64),
+        ("copy_count", c_uint64),
         ("most_events", c_uint64),
+        ("local_arrays", c_uint64),
     )
 
 

@@ -66,7 +66,7 @@ def trace(
     most_blocks : int
         Of a larger grid a sample of this many blocks is traced; the others only run.
     local_arrays : bool
-        Whether accesses to all of the kernel's own arrays are recorded.
+        Whether accesses to the kernel's own arrays are recorded.
 
     Raises
     ------
@@ -158,10 +158,13 @@ class _Trace:
             arrays=arrays,
             shared=shared,
             blocks=blocks,
+            copies=ctypes.addressof(ctypes.c_char.in_dll(library, "traced_copies")),
             array_count=len(arrays),
             shared_count=len(shared),
             block_count=len(self.sampled),
+            copy_count=ctypes.c_uint64.in_dll(library, "traced_copy_count").value,
             most_events=MOST_EVENTS,
+            local_arrays=self.function.module.build.local_arrays,
         )
         return request, [arrays, shared, blocks]
 

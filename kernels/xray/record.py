@@ -259,8 +259,8 @@ class Recording:
     races_unseen
         Names of arrays too large to remember who touched which word: no race in them is found.
     local_arrays
-        Whether accesses to all of the kernel's own arrays are in it, and not only to those whose
-        address is taken. What of them is memory on a GPU, `local_memory` says.
+        Whether accesses to the kernel's own arrays are in it. What of them is memory on a GPU,
+        `local_memory` says.
     tensor_flops
         Those of `flops` that tensor cores did, by the type of their factors: ``"tf32"``,
         ``"bf16"``.

@@ -47,9 +47,8 @@ def recording(
     most_blocks : int
         Of a grid with more blocks, a sample of this many is traced; the others only run.
     local_arrays : bool
-        Whether accesses to all of a kernel's own arrays are recorded, and not only to those whose
-        address is taken. Most of them are kept in registers on a GPU: `static.report` says which
-        are not.
+        Whether accesses to a kernel's own arrays are recorded, which takes longer. Most of them are
+        kept in registers on a GPU: `static.report` says which are not.
 
     Yields
     ------

@@ -18,6 +18,11 @@ struct TraceShared {
     uint64_t offset, bytes;
 };
 
+// Two calls that tell of one access of the source: offsets from the table they stand in.
+struct TraceCopy {
+    int32_t copy, first;
+};
+
 struct Pen;
 
 struct TraceRequest {
@@ -25,8 +30,10 @@ struct TraceRequest {
     const TraceArray* arrays;
     const TraceShared* shared;
     const uint64_t* blocks;  // those to trace, ascending; null for all
-    uint64_t array_count, shared_count, block_count;
-    uint64_t most_events;  // of a warp between two barriers; the rest is cut off
+    const TraceCopy* copies;
+    uint64_t array_count, shared_count, block_count, copy_count;
+    uint64_t most_events;   // of a warp between two barriers; the rest is cut off
+    uint64_t local_arrays;  // whether a thread's accesses to its own stack are events
 };
 
 enum class TraceKind : uint8_t { read, write, atomic };

@@ -91,6 +91,14 @@ class Distinct {
     void for_each(F each) const {
         for (uint32_t rest = differs_; rest; rest &= rest - 1) each(address_[__builtin_ctz(rest)]);
     }
+    // Whether `is_so(address)` of each.
+    template <class F>
+    bool all(F is_so) const {
+        for (uint32_t rest = differs_; rest; rest &= rest - 1) {
+            if (!is_so(address_[__builtin_ctz(rest)])) return false;
+        }
+        return true;
+    }
     // Calls `each(first byte, behind the last)` for each piece of memory without a gap.
     template <class F>
     void for_each_piece(F each) const {
@@ -141,10 +149,20 @@ inline uint64_t wavefronts_of(const Group& group, const Distinct& distinct) {
     const uint32_t a_lane = group.bytes / 4, together = 32 / a_lane;
     uint64_t total = 0;
     for (uint32_t i = 0; i < group.count;) {
-        uint32_t part = group.lane[i] / together, count = 0;
+        const uint32_t first = i, part = group.lane[i] / together;
+        uint64_t low = group.address[i], high = low;
         for (; i < group.count && group.lane[i] / together == part; ++i) {
+            low = std::min(low, group.address[i]);
+            high = std::max(high, group.address[i]);
+        }
+        if (high + group.bytes - low <= 128) {
+            ++total;
+            continue;
+        }
+        uint32_t count = 0;
+        for (uint32_t lane = first; lane < i; ++lane) {
             for (uint32_t word = 0; word < a_lane; ++word) {
-                words[count++] = group.address[i] / 4 + word;
+                words[count++] = group.address[lane] / 4 + word;
             }
         }
         std::sort(words, words + count);

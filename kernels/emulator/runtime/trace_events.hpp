@@ -69,8 +69,9 @@ struct Pen {
     Node* at = &nowhere;
     Node *free = nullptr, *free_end = nullptr;  // where nodes can go
     uint64_t *next = nullptr, *end = nullptr;
-    uint64_t code = 0;  // where the kernel's library was loaded
-    uint32_t lane = 0;  // its bit
+    uint64_t code = 0;                    // where the kernel's library was loaded
+    uint64_t stack = 0, stack_bytes = 0;  // accesses there are no events
+    uint32_t lane = 0;                    // its bit
     Word bias = 0;
     int calls = 0;
 
@@ -123,7 +124,9 @@ inline void note_short(Pen& pen, uint32_t code, uint64_t pc) {
     note<false>(pen, code, pc, 0);
 }
 inline void note_access(Pen& pen, uint32_t code, uint64_t pc, const void* address) {
-    note<true>(pen, code, pc, reinterpret_cast<uint64_t>(address));
+    const auto at = reinterpret_cast<uint64_t>(address);
+    if (at - pen.stack < pen.stack_bytes) return;
+    note<true>(pen, code, pc, at);
 }
 
 #define EMULATOR_CALLER reinterpret_cast<uint64_t>(__builtin_return_address(0))

@@ -178,10 +178,11 @@ inline void Tracer::execute(TraceAccess& access, uint32_t warp, const Group& gro
     const uint64_t base = access.begin & ~uint64_t{63};
     distinct.for_each_piece(
         [&](uint64_t begin, uint64_t end) { set_bits(touched, begin - base, end - base); });
-    judge(access, warp, group);
+    judge(access, warp, group, distinct);
 }
 
-inline void Tracer::judge(TraceAccess& access, uint32_t warp, const Group& group) {
+inline void Tracer::judge(TraceAccess& access, uint32_t warp, const Group& group,
+                          const Distinct& distinct) {
     const bool is_global = access.space == TraceSpace::global;
     auto tell = [&](TraceFault kind, uint32_t i, const Party* other = nullptr) {
         found(kind, access.pc, access.operation, group.bytes, access.array, access.begin,
@@ -227,7 +228,17 @@ inline void Tracer::judge(TraceAccess& access, uint32_t warp, const Group& group
     now.epoch = ordering_->epoch;
     now.pc = access.pc;
     now.operation = access.operation;
+    auto adds_nothing = [&](uint64_t address) {
+        if (access.operation != TraceKind::read || !cells->has_readers) return false;
+        const uint64_t last = (address + group.bytes - 1) / 4 - first_word;
+        for (uint64_t word = address / 4 - first_word; word <= last; ++word) {
+            if (!ordering_->is_read_enough(*cells, word, is_global)) return false;
+        }
+        return true;
+    };
+    if (distinct.all(adds_nothing)) return;
     for (uint32_t i = 0; i < group.count; ++i) {
+        if (adds_nothing(group.address[i])) continue;
         now.thread = static_cast<uint16_t>(warp * 32 + group.lane[i]);
         now.passed = lanes_[now.thread].passed;
         const uint64_t end = group.address[i] + group.bytes;

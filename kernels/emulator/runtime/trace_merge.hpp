@@ -1,6 +1,8 @@
 // Tracer: from the path of a warp to what it executed.
 #pragma once
 
+#include <numeric>
+
 #include "tracer.hpp"
 
 inline Tracer::Tracer(const TraceRequest& request)
@@ -41,6 +43,13 @@ inline void Tracer::begin_launch(Worker& worker, const SharedMemory& memory) {
     code_end_ = search.end;
     access_of_pc_.assign(std::min<uint64_t>(code_end_ - pen.code, 0xFFFFFF) + 1, -1);
     block_of_pc_ = access_of_pc_;
+    first_of_pc_.resize(access_of_pc_.size());
+    std::iota(first_of_pc_.begin(), first_of_pc_.end(), 0);
+    const uint64_t table = reinterpret_cast<uint64_t>(asked_.copies) - pen.code;
+    for (uint64_t i = 0; i < asked_.copy_count; ++i) {
+        const TraceCopy& pair = asked_.copies[i];
+        first_of_pc_[table + pair.copy] = static_cast<uint32_t>(table + pair.first);
+    }
 
     shared_begin_ = reinterpret_cast<uint64_t>(memory.begin);
     shared_end_ = reinterpret_cast<uint64_t>(memory.end);
@@ -125,7 +134,7 @@ inline void Tracer::flush(uint32_t warp) {
             Group group;
             group.bytes = bytes_of(code);
             streams.give(group, mask);
-            request(pc_of(key), kind_of(code), warp, group);
+            request(first_of_pc_[pc_of(key)], kind_of(code), warp, group);
         } else if (code == fence_code) {
             for (uint32_t rest = mask; rest; rest &= rest - 1) {
                 lanes[__builtin_ctz(rest)].fenced = true;

@@ -19,7 +19,9 @@ inline void Tracer::load_pen() {
     pen.at = &pen.nowhere;
     pen.free = pen.free_end = nullptr;
     pen.next = pen.end = nullptr;
+    pen.stack_bytes = 0;
     if (current_ < 0) return;
+    pen.stack_bytes = asked_.local_arrays ? 0 : FiberPool::stack_bytes;
     Lane& lane = lanes_[current_];
     Path& path = paths_[current_ / 32];
     if (!path.is_empty() && !lane.cut) {
@@ -29,6 +31,7 @@ inline void Tracer::load_pen() {
     }
     pen.lane = 1u << (current_ % 32);
     pen.next = lane.next;
+    pen.stack = reinterpret_cast<uint64_t>(lane.stack);
     pen.end = lane.addresses.data() + lane.addresses.size();
 }
 
@@ -46,6 +49,7 @@ inline void Tracer::begin_thread(Worker& worker, int thread) {
     const Fiber& fiber = worker.fibers[worker.threads[thread].fiber];
     lanes_[thread].stack = fiber.stack;
     lanes_[thread].top = fiber.top;
+    pen.stack = reinterpret_cast<uint64_t>(fiber.stack);
 }
 
 inline void Tracer::stop(Worker& worker, int thread, bool forever) {

@@ -34,6 +34,7 @@ class Ordering {
 
     // Lane `lane` of a warp goes through primitive `number` together with those of `group`.
     void pass(uint32_t warp, uint32_t lane, uint32_t group, uint32_t number) {
+        last_passed_ = epoch;
         uint32_t* met = met_[warp][lane];
         for (uint32_t other = 0; other < 32; ++other) {
             met[other] = group >> other & 1 ? number : met[other];
@@ -49,6 +50,18 @@ class Ordering {
         if (earlier.epoch != epoch || earlier.thread == now.thread) return false;
         if (earlier.thread / 32 != now.thread / 32) return true;
         return met_[now.thread / 32][now.thread % 32][earlier.thread % 32] <= earlier.passed;
+    }
+
+    // Whether one more read of a word, by any thread, changes nothing: it collides with no writer,
+    // and since the last barrier two have read all of the word and no warp primitive was there.
+    bool is_read_enough(const Cells& cells, size_t word, bool is_global) const {
+        const uint32_t written = cells.writer[word].epoch;
+        const bool is_ordered =
+            written != epoch && (!is_global || !written || written >= block_began);
+        if (!is_ordered || last_passed_ == epoch) return false;
+        const Party* readers = cells.readers[word].party;
+        return readers[0].epoch == epoch && readers[1].epoch == epoch &&
+               (readers[0].bytes & readers[1].bytes) == 15;
     }
 
     // Enters an access; returns the earlier one that it collides with, or null. What is returned
@@ -104,5 +117,6 @@ class Ordering {
     }
 
     Party collided_{};
+    uint32_t last_passed_ = 0;  // the epoch of the last warp primitive
     uint32_t met_[32][32][32] = {};
 };

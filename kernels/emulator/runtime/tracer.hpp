@@ -55,7 +55,7 @@ class Tracer {
     void split(uint32_t pc, TraceKind kind, uint32_t warp, const Group& group);
     void execute(TraceAccess& access, uint32_t warp, const Group& group);
     uint64_t local_sectors(uint32_t warp, const Group& group) const;
-    void judge(TraceAccess& access, uint32_t warp, const Group& group);
+    void judge(TraceAccess& access, uint32_t warp, const Group& group, const Distinct& distinct);
     TraceAccess& access_at(uint32_t pc, TraceKind kind, uint32_t bytes, TraceSpace space,
                            int32_t array, uint64_t begin, uint64_t end);
 
@@ -111,6 +111,7 @@ class Tracer {
 
     // What came out.
     std::vector<int32_t> access_of_pc_, block_of_pc_;
+    std::vector<uint32_t> first_of_pc_;  // of the copies of one access of the source
     std::vector<TraceAccess> accesses_;
     std::vector<Zeros<uint64_t>> touched_;  // of each access
     std::vector<TraceBlock> block_counts_;

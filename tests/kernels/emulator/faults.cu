@@ -24,7 +24,7 @@ extern "C" __global__ void endless(volatile int* flag) {
 
 extern "C" __global__ void wild(int* out) {
     if (threadIdx.x == 3) {
-        out[1LL << 40] = 1;  // MARK wild
+        out[-(1LL << 40)] = 1;  // MARK wild
     }
 }
 

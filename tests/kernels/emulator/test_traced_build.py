@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kernels.emulator.assembly import drop_marks
+from kernels.emulator.assembly import drop_marks, list_copies
 from kernels.emulator.local_arrays import give_away
+from kernels.emulator.unrolling import unrolled
 
 MINE = Path("/mine.cu")
 
@@ -90,3 +91,36 @@ def test_a_block_that_could_have_been_left_out_at_a_branch_keeps_its_mark():
         ".L3:", "\taddl\t$1, %eax", ".L4:", "\tret",
     )  # fmt: skip
     assert drop_marks(text) == text
+
+
+@pytest.mark.parametrize(
+    ("loop", "is_unrolled"),
+    [
+        ("#pragma unroll\nfor (;;)", True),
+        (' # pragma  unroll  \n\n# 12 "mine.cu"\n  while (x)', True),
+        ("#pragma unroll\ndo {", True),
+        ("#pragma unroll 4\nfor (;;)", False),
+        ("#pragma unroll\nforce = 1;", False),
+        ("#pragma unroll\nx = 1;\nfor (;;)", False),
+    ],
+)
+def test_loops_are_unrolled_where_it_is_asked_for(loop, is_unrolled):
+    changed = unrolled(f"int x;\n{loop}\n")
+    assert changed.count("\n") == loop.count("\n") + 2
+    assert ("GCC unroll" in changed) == is_unrolled
+
+
+def test_calls_for_one_access_of_the_source_are_copies_of_the_first():
+    files = f'\t.file 1 "{MINE}"\n\t.file 2 "/theirs" "memory.hpp"\n'
+    here, there, theirs = "\t.loc 1 7 3 view .LVU1", "\t.loc 1 7 9", "\t.loc 2 7 3"
+    text = [here, LOAD, "\tnop", LOAD, there, LOAD, theirs, LOAD, LOAD]
+    text += [here, "\tcall\tfloorf@PLT", LOAD]
+    lines = list_copies(files + "\n".join(text), [MINE]).splitlines()
+    labels = [lines[at + 1] for at, one in enumerate(lines) if one == LOAD]
+    assert labels == [".Ltold0:", ".Ltold1:", ".Ltold2:", LOAD, here, ".Ltold3:"]
+    assert lines[-4:] == [
+        "\t.quad 2",
+        "traced_copies:",
+        "\t.long .Ltold1-traced_copies, .Ltold0-traced_copies",
+        "\t.long .Ltold3-traced_copies, .Ltold0-traced_copies",
+    ]

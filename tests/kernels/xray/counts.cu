@@ -168,3 +168,18 @@ KERNEL histogram(const int* bins, int* y, float* sums) {
     atomicAdd(&sums[AT % 2], 1.0f);     // MARK sums
     atomicCAS(&y[threadIdx.x], -1, 0);  // MARK cas
 }
+
+// A sum of rows of 32, by a loop that is unrolled: 8 turns that are known, then as many as are
+// left.
+KERNEL unrolled(const float* x, float* y, int rows) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        sum += x[32 * i + threadIdx.x];  // MARK known
+    }
+#pragma unroll
+    for (int i = 8; i < rows; i++) {
+        sum += x[32 * i + threadIdx.x];  // MARK asked
+    }
+    y[threadIdx.x] = sum;
+}

@@ -183,6 +183,26 @@ KERNEL race_reduction_without_the_last_barriers(const float* x, float* y, int n)
     y[i] = t ? 0.0f : sums[0];
 }
 
+KERNEL race_write_of_what_all_have_read(const float* x, float* y, int n) {
+    __shared__ float scale[1];
+    if (threadIdx.x == 0) scale[0] = 2;
+    __syncthreads();
+    float sum = x[AT] * scale[0];
+    sum += scale[0];
+    if (threadIdx.x == 40) scale[0] = 3;  // race
+    y[AT] = sum;
+}
+KERNEL race_write_behind_a_syncwarp_of_some_readers(const float* x, float* y, int n) {
+    __shared__ float scale[1];
+    if (threadIdx.x == 0) scale[0] = 2;
+    __syncthreads();
+    float sum = x[AT] * scale[0];
+    __syncwarp();
+    sum += scale[0];
+    if (threadIdx.x == 40) scale[0] = 3;  // race
+    y[AT] = sum;
+}
+
 // ---- reads of what nobody wrote ----
 
 KERNEL uninitialised_half_a_tile(const float* x, float* y, int n) {

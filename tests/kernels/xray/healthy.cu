@@ -123,3 +123,18 @@ KERNEL local_array(const float* x, float* y, int n) {
     for (int j = 0; j < 8; j++) sum += from[(j + static_cast<int>(AT)) % 8];
     if (AT < n) y[AT] = sum;
 }
+
+// Read by all lanes, twice, and written by one when all have read it.
+KERNEL rescaled(const float* x, float* y, int n) {
+    __shared__ float scales[2];
+    const int warp = threadIdx.x / 32, i = AT;
+    if (threadIdx.x % 32 == 0) scales[warp] = 2;
+    __syncwarp();
+    float sum = i < n ? x[i] * scales[warp] : 0;
+    __syncwarp();
+    sum += scales[warp];
+    __syncwarp();
+    if (threadIdx.x % 32 == 3) scales[warp] = 3;
+    __syncwarp();
+    if (i < n) y[i] = sum + scales[warp];
+}

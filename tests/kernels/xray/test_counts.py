@@ -278,3 +278,15 @@ def test_traced_results_are_the_plain_ones():
 def test_there_and_back_by_json():
     recording = run("histogram", *(np.zeros(32, np.int32) for _ in range(2)), floats(2))
     assert xray.Recording.from_dict(recording.to_dict()) == recording
+
+
+# However often the compiler writes a line down, it is one access of the source.
+def test_an_unrolled_loop_is_counted_as_the_loop_it_was():
+    x, y = floats(32 * 11), floats(32)
+    recording = run("unrolled", x, y, np.int32(11))
+    np.testing.assert_array_equal(y, x.reshape(11, 32).sum(axis=0))
+    for mark, turns in (("known", 8), ("asked", 3)):
+        load = access(recording, mark)
+        assert (load.requests, load.lanes, load.sectors) == (turns, 32 * turns, 4 * turns)
+        assert load.unique_bytes == 128 * turns
+    assert recording.flops == 32 * 11

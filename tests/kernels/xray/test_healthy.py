@@ -69,3 +69,9 @@ def test_local_arrays():
     y = np.full(N, np.nan, np.float32)
     record("local_array", X, y, np.int32(N), outputs=[y])
     np.testing.assert_array_equal(y, [X[(i + np.arange(8)) % N].sum() for i in range(N)])
+
+
+def test_a_word_read_by_all_and_rewritten():
+    y = np.full(N, np.nan, np.float32)
+    record("rescaled", X, y, np.int32(N), outputs=[y])
+    np.testing.assert_array_equal(y, 2 * X + 5)
