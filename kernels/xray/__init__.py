@@ -10,10 +10,10 @@ written, barriers that not all threads reach.
 What the counts are of: the code as g++ -O1 leaves it, its ``#pragma unroll`` loops unrolled. Loads
 that repeat are one, as nvcc makes them; what nvcc moves, predicates or vectorises beyond that is
 not seen. Local arrays are seen where they are asked for only; `ptxas` is the judge of them. What
-stands once in the source is one access, however often it is unrolled or inlined. Arithmetic is additions, products,
-quotients and square roots (a fused multiply-add is two), an atomicAdd's sum among them;
-comparisons, minima, conversions and the C library's functions are none. Memory of `__device__` and
-`__constant__` variables is left out.
+stands once in the source is one access, however often it is unrolled or inlined. Arithmetic is
+additions, products, quotients and square roots (a fused multiply-add is two), an atomicAdd's sum
+among them; comparisons, minima, conversions and the C library's functions are none. Memory of
+`__device__` and `__constant__` variables is left out.
 
 What the sanitiser goes by: threads of a block are ordered by ``__syncthreads``, those of a warp
 also by ``__syncwarp`` and the other warp primitives they go through together, those of two blocks
