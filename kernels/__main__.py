@@ -1,4 +1,4 @@
-"""Command line: ``python -m kernels list | check | tune | explain | xray``."""
+"""Command line: ``python -m kernels list | check | new | tune | explain | xray``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from kernels import explain, list_resources, table, tune
+from kernels import explain, list_resources, new, plugins, table, tune
 from kernels.source import SCALARS
 from kernels.xray import cli
 
@@ -73,6 +73,14 @@ def main(argv: list[str] | None = None) -> int:
     check.add_argument("--json", action="store_true", help="for a program to read")
     check.set_defaults(run=_check)
 
+    beginning = commands.add_parser(
+        "new",
+        help="begin a kernel: its files and its row, right as they are",
+        description=new.__doc__,
+    )
+    new.add_arguments(beginning)
+    beginning.set_defaults(run=new.run)
+
     tuning = commands.add_parser("tune", help="search a kernel's tile sizes on this GPU")
     tune.add_arguments(tuning)
     tuning.set_defaults(run=tune.run)
@@ -85,9 +93,15 @@ def main(argv: list[str] | None = None) -> int:
     cli.add_arguments(xraying)
     xraying.set_defaults(run=cli.run)
 
+    for command in (listing, check, tuning, xraying):
+        plugins.add_argument(command)
+
     args = parser.parse_args(argv)
     try:
         return int(args.run(args))
+    except plugins.PluginError as error:
+        print(f"{args.command}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

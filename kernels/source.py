@@ -31,12 +31,12 @@ class KernelCompileError(RuntimeError):
 
 
 class CudaSource:
-    """One .cu file of the lab.
+    """One .cu file.
 
     Parameters
     ----------
     file
-        Path below ``kernels/``, ``"conv2d/tiled.cu"``.
+        Path below ``kernels/``, ``"conv2d/tiled.cu"``; elsewhere, the whole path.
     tiles
         Where `kernel` is asked for one of several tiles: the macros of each.
     least_arch
@@ -186,7 +186,7 @@ def _gpu_module(path: Path, defines: tuple[tuple[str, Any], ...]) -> Any:
     import cupy
 
     label, code = nvrtc_code(path)
-    module = cupy.RawModule(code=code, options=nvrtc_options(defines))
+    module = cupy.RawModule(code=code, options=(*nvrtc_options(defines), f"-I{path.parent}"))
     try:
         with ranges.span(f"load {label} (NVRTC)"):
             module.compile()

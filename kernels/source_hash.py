@@ -21,10 +21,17 @@ def of_row(row: table.Row) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of all files a row is written in.
 
     Those are its module and the modules of kernels that it imports, its .cu files and the headers
-    they include, in the order of their names.
+    they include, in the order of their names. Of a plug-in they are all in its module's folder.
     """
     digest = hashlib.sha256()
     files = {*_modules(row.module), *(f for s in resources.sources(row) for f in _headers(s.path))}
+    if not row.module.startswith("kernels."):
+        beside = (
+            folder.glob(pattern)
+            for folder in {f.parent for f in files} - {ROOT}
+            for pattern in ("*.py", "*.cu", "*.cuh")
+        )
+        files.update(file for found in beside for file in found)
     for path in sorted(files):
         name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
         digest.update(f"{name}\0".encode() + path.read_bytes())

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import os
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,12 @@ from kernels import place
 
 CONV2D_PASSES = ("forward", "backward_data", "backward_filter", "backward_bias")
 POOL2D_PASSES = ("forward", "backward")
+PASSES = {
+    "conv2d": CONV2D_PASSES,
+    "conv2d_relu_pool": CONV2D_PASSES,
+    "max_pool2d": POOL2D_PASSES,
+    "avg_pool2d": POOL2D_PASSES,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +79,8 @@ class Row:
 
         The words follow ``kernel 'winograd'``: ``"takes 3x3 filters only, but this is 5x5"``.
         """
+        if direction not in self.passes:
+            return f"has no {direction}, only {', '.join(self.passes)}"
         asked = getattr(self.launchers, "refuses", None)
         return asked(direction, shape, str(dtype)) if asked else ""
 
@@ -164,8 +173,22 @@ _AUTO = {
 
 
 def rows(operation: str | None = None) -> list[Row]:
-    """Return the table's rows, or those of one operation, in its order."""
-    return [row for row in _ROWS if operation is None or row.operation == operation]
+    """Return the table's rows and those of plug-ins, or those of one operation, in their order.
+
+    Raises
+    ------
+    PluginError
+        A plug-in that cannot be used.
+    """
+    known = _with_plugins(os.environ.get("KERNELS_PATH", ""))
+    return [row for row in known if operation is None or row.operation == operation]
+
+
+@functools.lru_cache(maxsize=1)
+def _with_plugins(path: str) -> tuple[Row, ...]:
+    from kernels import plugins
+
+    return _ROWS + plugins.rows(_ROWS)
 
 
 def names(operation: str, where: str | None = None) -> list[str]:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kernels import plugins
 from lenet import speedrun_command
 from lenet.errors import DivergedError, LenetError, OptionError
 from lenet.settings import Settings
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     except DivergedError as error:
         print(f"lenet: {error}", file=sys.stderr)
         return CHECK_FAILED
-    except LenetError as error:
+    except (LenetError, plugins.PluginError) as error:
         print(f"lenet: error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -119,6 +120,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_kernels(parser: argparse.ArgumentParser) -> None:
+    plugins.add_argument(parser)
     parser.add_argument("--conv", help="conv2d kernel: see `python -m kernels list` (auto)")
     parser.add_argument(
         "--pool", help="max_pool2d or avg_pool2d kernel: max, avg, auto, max:cpu, avg:cpu (auto)"

@@ -37,9 +37,16 @@ def main(argv: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=module.__doc__)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    args = parser.parse_args(given)
     try:
+        args = parser.parse_args(given)
         return int(args.run(args))
+    except ValueError as error:
+        from kernels.plugins import PluginError
+
+        if not isinstance(error, PluginError):
+            raise
+        print(f"{given[0]}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kernels import place, table
+from kernels import place, plugins, table
 from profiling import bench_table, machine, peers, suites
 from profiling.bench_group import Bench, ContextLostError, Group
 from profiling.result_file import SCHEMA, Ceilings, End, Header, ResultFileError, Writer, load
@@ -40,6 +40,7 @@ class BenchError(ValueError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
+    plugins.add_argument(parser)
     what = parser.add_argument_group("what to measure")
     what.add_argument(
         "--suite", action="append", default=[], metavar="NAME",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kernels import operations, place, ranges, table
+from kernels import operations, place, plugins, ranges, table
 from kernels.shapes import Shape
 from profiling.buffers import Buffers, OutOfMemoryError
 from profiling.suites import SuiteError, parse_shape
@@ -28,6 +28,7 @@ class TargetError(ValueError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what names a launch."""
+    plugins.add_argument(parser)
     parser.add_argument("kernel", help="a row's name (python -m kernels list)")
     parser.add_argument(
         "shape",

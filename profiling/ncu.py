@@ -80,6 +80,8 @@ def line(args: argparse.Namespace) -> list[str]:
         words += ["--force-overwrite", "--export", str(args.output)]
     words += shlex.split(args.options)
     words += [sys.executable, "-m", "profiling.launch_once", args.kernel, args.shape]
+    if args.plugin:
+        words += ["--plugin", str(args.plugin)]
     return [*words, "--pass", args.direction, "--warm-up", str(args.warm_up)]
 
 

@@ -25,6 +25,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ["CONV_KERNEL_LAB_CHOICES"] = tempfile.mkdtemp(prefix="conv-kernel-lab-choices-")
 atexit.register(shutil.rmtree, os.environ["CONV_KERNEL_LAB_CHOICES"], ignore_errors=True)
 
+os.environ.pop("KERNELS_PATH", None)  # a person's own kernels are not the lab's to test
+
 GPU_WORDS = re.compile(r"\b(GPU|CUDA|CuPy)\b", re.IGNORECASE)
 
 

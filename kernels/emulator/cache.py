@@ -22,7 +22,7 @@ def cache_directory() -> Path:
 def _writable(named: str) -> Path:
     directory = Path(named).absolute()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is in it is run
         with tempfile.TemporaryFile(dir=directory):
             return directory
     except OSError:
