@@ -15,19 +15,19 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from kernels import checks
+from kernels import checks, layer_text, page
+from kernels.layer_text import by, same_or
 from kernels.shapes import Conv2dShape, PoolShape, receptive_field
+
+if TYPE_CHECKING:
+    from kernels.explain_page.document import Layer
 
 LAYER_SYNTAX = "[conv | pool] SIZE [filters K] [stride N] [dilation N] [padding P]"
 PAIR_WANTED = "N or RxS, such as 3 or 3x5"
 PADDING_WANTED = "same, valid, N or T,B,L,R (top, bottom, left, right)"
-ITEMSIZE = 4  # float32
-
-# The picture's largest crops, in cells of two characters: both grids and a gap fit 100 columns.
-INPUT_ROWS, INPUT_COLUMNS = 16, 26
-OUTPUT_ROWS, OUTPUT_COLUMNS = 16, 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,13 +50,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "size; sizes as above. Output sizes need --input, parameters need filters too",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    pages = parser.add_argument_group("a page to play with")
+    pages.add_argument(
+        "--html",
+        type=Path,
+        metavar="PAGE",
+        help="write a page as well, one file of less than 2 MB: the filter sliding, channels and "
+        "sums, im2col, receptive field, pooling, 1x1, filters on an image, LeNet",
+    )
+    pages.add_argument(
+        "--image", type=Path, metavar="FILE", help="an image of yours for the page's filters"
+    )
+    pages.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="a run's checkpoint.safetensors, of python -m lenet train: its filters and feature "
+        "maps are on the page",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Explain what `args` describes; return the exit code, 0 or 2 (bad input, said on stderr)."""
     try:
         batch = _number("--batch", args.batch, 1)
-        print("\n".join(_network(args, batch) if args.layer else _layer(args, batch)))
+        lines = _network(args, batch) if args.layer else _layer(args, batch)
+        if args.html:
+            _write_page(args, batch)
+        elif args.image or args.checkpoint:
+            option = "image" if args.image else "checkpoint"
+            raise ValueError(f"explain: --{option} goes with --html PAGE only")
+        print("\n".join(lines))
     except (TypeError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -78,183 +102,84 @@ def _layer(args: argparse.Namespace, batch: int) -> list[str]:
                 f"explain: --{name} is missing; expected --input HxWxC --filters K --size RxS, "
                 "or --layer for a network"
             )
+    shape = _layer_shape(args, batch, _given(args.padding, "valid"))
+    bias = not args.no_bias
+    if args.json:
+        return [json.dumps(layer_text.facts(shape, bias))]
+    return [*layer_text.text(shape, bias), "", *layer_text.picture(shape)]
+
+
+def _layer_shape(args: argparse.Namespace, batch: int, padding: str) -> Conv2dShape:
     h, w, c = _input(args.input)
     size = _pair("--size", args.size)
-    shape = Conv2dShape.of(
+    return Conv2dShape.of(
         (batch, c, h, w),
         (_number("--filters", args.filters, 1), c, *size),
         stride=_pair("--stride", _given(args.stride, "1")),
-        padding=_padding("--padding", _given(args.padding, "valid")),
+        padding=_padding("--padding", padding),
         dilation=_pair("--dilation", _given(args.dilation, "1")),
         operation="explain",
     )
+
+
+def _write_page(args: argparse.Namespace, batch: int) -> None:
+    """Write the page of ``--html`` and say so on stderr."""
+    path = args.html
+    if not path.parent.is_dir():
+        raise ValueError(f"explain: --html {path}: there is no directory {path.parent}")
+    if path.is_dir() or (path.exists() and not page.is_ours(path)):
+        raise ValueError(f"explain: --html {path}: there is something that is no page of this lab")
+    from kernels.explain_page import document
+
+    layers = _page_layers(args, batch)
+    try:
+        html = document.build(
+            layers, bias=not args.no_bias, image=args.image, checkpoint=args.checkpoint
+        )
+    except ValueError as error:
+        raise ValueError(f"explain: {error}") from None
+    try:
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"explain: --html {path}: {error.strerror}") from None
+    print(f"{path}  {path.stat().st_size / 1e3:,.0f} kB", file=sys.stderr)
+
+
+def _page_layers(args: argparse.Namespace, batch: int) -> list[Layer]:
+    """Return the layers as the page takes them; it needs every size."""
+    from kernels.explain_page.document import Layer
+
     bias = not args.no_bias
-    if args.json:
-        return [json.dumps(_layer_facts(shape, bias))]
-    return [*_layer_text(shape, bias), "", *_picture(shape)]
+    if not args.layer:
+        padding = _given(args.padding, "valid")
+        shape = _layer_shape(args, batch, padding)
+        others = {} if args.padding else {"same": _layer_shape(args, batch, "same")}
+        title = f"{args.filters} filters of {by(shape.filter_shape[2:])} on {args.input}"
+        lines = layer_text.text(shape, bias)
+        return [Layer(title, shape, _padding("--padding", padding), lines, others)]
+    if args.input is None:
+        raise ValueError("explain: --html draws the layers' numbers; add --input HxWxC")
+    h, w, c = _input(args.input)
+    extents: tuple[int, ...] = (batch, c, h, w)
+    layers = []
+    for number, spec in enumerate(map(_spec, args.layer), 1):
+        if not spec.pool and spec.filters is None:
+            raise ValueError(
+                f"explain: --html draws the layers' numbers; layer {number} ({spec.text}) has no "
+                f'filters: --layer "{spec.text} filters 16"'
+            )
+        own = _shape_of(spec, extents, f"explain: layer {number} ({spec.text})")
+        if isinstance(own, PoolShape):
+            lines = layer_text.pool_text(own)
+        else:
+            lines = layer_text.text(own, bias)
+        layers.append(Layer(spec.text, own, spec.padding, lines))
+        extents = own.output_shape
+    return layers
 
 
 def _given(text: str | None, default: str) -> str:
     return default if text is None else text
-
-
-def _layer_facts(shape: Conv2dShape, bias: bool) -> dict[str, Any]:
-    taps = shape.c * shape.r * shape.s
-    return {
-        "input": shape.input_shape,
-        "filters": shape.filter_shape,
-        "output": shape.output_shape,
-        "stride": shape.stride,
-        "padding": shape.padding,
-        "dilation": shape.dilation,
-        "bias": bias,
-        "parameters": shape.parameters(bias),
-        "flops": shape.flops,
-        "least_bytes": shape.least_bytes(ITEMSIZE),
-        "intensity": shape.intensity(ITEMSIZE),
-        "im2col": {
-            "X_col": (taps, shape.p * shape.q),
-            "W_row": (shape.k, taps),
-            "product": (shape.k, shape.p * shape.q),
-        },
-        "receptive_field": receptive_field([shape]),
-    }
-
-
-def _layer_text(shape: Conv2dShape, bias: bool) -> list[str]:
-    n, c, h, w, k, r, s, p, q = shape[:9]
-    (top, bottom), (left, right) = shape.padding
-    taps, outputs = c * r * s, p * q
-    least, intensity = shape.least_bytes(ITEMSIZE), shape.intensity(ITEMSIZE)
-    sizes = (n * c * h * w, k * taps, n * k * outputs)
-    twice = receptive_field([shape, shape])
-    lines = [
-        f"Input {h}x{w}x{c}, {k} filters of {r}x{s}x{c}, stride {_same_or(shape.stride)}, "
-        f"dilation {_same_or(shape.dilation)}, batch {n}",
-        f"Padding in effect: top {top}, bottom {bottom}, left {left}, right {right}",
-        "",
-        f"Output size: {p}x{q}x{k}",
-        *_extent("P", "H", "R", ("top", "bottom"), "row", h, (top, bottom), r, shape, 0),
-        *_extent("Q", "W", "S", ("left", "right"), "column", w, (left, right), s, shape, 1),
-        "",
-        "Work",
-        f"  parameters    K*(R*S*C){' + K' if bias else ''} = {k}*({r}*{s}*{c})"
-        f"{f' + {k}' if bias else ''} = {shape.parameters(bias):,}"
-        + ("" if bias else " (no bias)"),
-        "  FLOPs         2*N*K*P*Q*C*R*S (a multiplication and an addition a tap)",
-        f"                = 2*{n}*{k}*{p}*{q}*{c}*{r}*{s} = {shape.flops:,}",
-        f"  least bytes   {ITEMSIZE}*(input + filters + output), each moved once in float32",
-        f"                = {ITEMSIZE}*({' + '.join(f'{size:,}' for size in sizes)}) = {least:,}",
-        f"  intensity     {shape.flops:,} / {least:,} = {intensity:.4g} FLOPs a byte",
-        "",
-        "As one matrix product (im2col)" + (", for each image of the batch" if n > 1 else ""),
-        f"  X_col   (C*R*S) x (P*Q) = {taps} x {outputs}: a column holds what one output sees",
-        f"  W_row   K x (C*R*S) = {k} x {taps}: a row is one filter",
-        f"  W_row X_col = {k} x {outputs}, reshaped to {k} x {p} x {q} (K x P x Q)",
-        f"  X_col holds {taps * outputs:,} numbers, {taps * outputs / (c * h * w):.3g} times the "
-        f"input's {c * h * w:,}",
-        "",
-        "Receptive field",
-        f"  one layer     {_by(shape.window)}: ({r} - 1)*{shape.dilation_h} + 1 rows, "
-        f"({s} - 1)*{shape.dilation_w} + 1 columns",
-        f"  two of them   {_by(twice)}",
-    ]
-    return lines
-
-
-def _extent(
-    out: str,
-    extent_name: str,
-    size_name: str,
-    pad_names: tuple[str, str],
-    unit: str,
-    extent: int,
-    pads: tuple[int, int],
-    size: int,
-    shape: Conv2dShape,
-    axis: int,
-) -> list[str]:
-    """Work out the output size along one axis."""
-    stride, dilation, window = shape.stride[axis], shape.dilation[axis], shape.window[axis]
-    room = extent + sum(pads) - window
-    steps, left_over = divmod(room, stride)
-    lines = [
-        f"  {out} = floor(({extent_name} + {' + '.join(pad_names)}"
-        f" - (({size_name} - 1)*dilation + 1)) / stride) + 1",
-        f"    = floor(({extent} + {pads[0]} + {pads[1]} - (({size} - 1)*{dilation} + 1))"
-        f" / {stride}) + 1",
-        f"    = floor({room} / {stride}) + 1 = {steps} + 1 = {steps + 1}",
-    ]
-    if left_over:
-        rest = f"last {left_over} {unit}s are" if left_over > 1 else f"last {unit} is"
-        lines.append(f"    the floor drops {left_over}/{stride}: the {rest} never read")
-    return lines
-
-
-def _picture(shape: Conv2dShape) -> list[str]:
-    """Draw the padded input under the first two windows, and the output beside it."""
-    (top, bottom), (left, right) = shape.padding
-    height, width = shape.h + top + bottom, shape.w + left + right
-    first = (0, 0)
-    second = (0, 1) if shape.q > 1 else (1, 0) if shape.p > 1 else None
-
-    def input_cell(row: int, column: int) -> str:
-        inside = top <= row < top + shape.h and left <= column < left + shape.w
-        in_first = _is_tap(shape, first, row, column)
-        in_second = second is not None and _is_tap(shape, second, row, column)
-        mark = {(True, False): "A", (False, True): "B", (True, True): "X"}.get(
-            (in_first, in_second)
-        )
-        if mark is None:
-            return "." if inside else "0"
-        return mark if inside else mark.lower()
-
-    def output_cell(row: int, column: int) -> str:
-        return {first: "A", second: "B"}.get((row, column), ".")
-
-    left_grid = _grid(height, width, INPUT_ROWS, INPUT_COLUMNS, input_cell)
-    right_grid = _grid(shape.p, shape.q, OUTPUT_ROWS, OUTPUT_COLUMNS, output_cell)
-    titles = f"input {shape.h}x{shape.w}, padded {height}x{width}", f"output {shape.p}x{shape.q}"
-    column = max(len(line) for line in (titles[0], *left_grid)) + 6
-    rows = max(len(left_grid), len(right_grid))
-    left_grid += [""] * (rows - len(left_grid))
-    right_grid += [""] * (rows - len(right_grid))
-    lines = ["Picture (one channel)", f"  {titles[0]:{column}}{titles[1]}"]
-    lines += [f"  {a:{column}}{b}".rstrip() for a, b in zip(left_grid, right_grid, strict=True)]
-    lines += [
-        "  A first window, B the next one stride on, X both (lower case: on padding)",
-        "  . any other input, 0 padding; the outputs they give are A and B on the right",
-    ]
-    for name, extents, limits in (
-        ("padded input", (height, width), (INPUT_ROWS, INPUT_COLUMNS)),
-        ("output", (shape.p, shape.q), (OUTPUT_ROWS, OUTPUT_COLUMNS)),
-    ):
-        if extents[0] > limits[0] or extents[1] > limits[1]:
-            shown = tuple(map(min, extents, limits))
-            lines.append(f"  cropped: the first {_by(shown)} of the {name}'s {_by(extents)}")
-    return lines
-
-
-def _is_tap(shape: Conv2dShape, output: tuple[int, int], row: int, column: int) -> bool:
-    """Tell whether the output reads this cell of the padded input."""
-    down = row - output[0] * shape.stride_h
-    across = column - output[1] * shape.stride_w
-    return (
-        0 <= down < shape.window[0]
-        and 0 <= across < shape.window[1]
-        and down % shape.dilation_h == 0
-        and across % shape.dilation_w == 0
-    )
-
-
-def _grid(rows: int, columns: int, most_rows: int, most_columns: int, cell: Any) -> list[str]:
-    """Draw a grid, its far rows and columns as ellipses when it is too large."""
-    more = " ..." if columns > most_columns else ""
-    lines = [
-        " ".join(cell(row, column) for column in range(min(columns, most_columns))) + more
-        for row in range(min(rows, most_rows))
-    ]
-    return [*lines, "..."] if rows > most_rows else lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -349,8 +274,8 @@ def _network_text(facts: dict[str, Any]) -> list[str]:
             _size(layer["output"]),
             _count(layer["parameters"]),
             _count(layer["flops"]),
-            _by(layer["receptive_field"]),
-            _same_or(layer["jump"]),
+            by(layer["receptive_field"]),
+            same_or(layer["jump"]),
         )
         for layer in facts["layers"]
     ]
@@ -455,15 +380,6 @@ def _padding(name: str, text: str) -> Any:
         raise ValueError(f"explain: {name} is {text!r}; expected {PADDING_WANTED}")
     top, bottom, left, right = map(int, (sides * 4)[:4])
     return (top, bottom), (left, right)
-
-
-def _by(extents: Sequence[int]) -> str:
-    return "x".join(map(str, extents))
-
-
-def _same_or(pair: Sequence[int]) -> str:
-    """Write a pair, once where both are the same."""
-    return str(pair[0]) if pair[0] == pair[1] else _by(pair)
 
 
 def _size(extents: Sequence[int | None] | None) -> str:
