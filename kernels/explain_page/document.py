@@ -22,7 +22,7 @@ SCRIPTS = (
     "arrays", "maps", "png", "grid", "layer", "layer_grids", "sliding", "im2col", "pooling",
     "field", "pixelwise", "picture", "learned", "explain_page",
 )  # fmt: skip
-MOST_LAYERS = 64
+MOST_LAYERS = 48
 STACKED = 4  # how often a single layer is stacked for its receptive field
 LEAD = (
     "The numbers are examples, whole ones, so that a sum can be checked in one's head. Outputs are "

@@ -29,7 +29,7 @@ const fields = (() => {
       const title = (depth) => (depth ? `Layer ${depth}: ${layers[depth - 1].title}` : "Input");
       const all = planes.map((extents, depth) => maps.map(body, {
         label: `${title(depth)}` + (depth ? "; the arrow keys choose a unit" : ""),
-        caption: () => `${title(depth)}, ${extents.join("×")}`,
+        caption: () => `${title(depth)}, ${extents.join("x")}`,
         extents, side: SIDE,
         seen: () => (depth <= chosen[0]
           ? { rows: along[0].seen[depth], columns: along[1].seen[depth] } : null),
@@ -47,13 +47,13 @@ const fields = (() => {
         all.forEach((one) => one.update());
         const reach = along.map((one) => one.reach), on = along.map((one) => one.seen[0].length);
         const below = arrays.range(depth).map((at) =>
-          `${along.map((one) => one.seen[at].length).join("×")} of ${at ? `layer ${at}` : "the input"}`);
+          `${along.map((one) => one.seen[at].length).join("x")} of ${at ? `layer ${at}` : "the input"}`);
         const ends = (list) => (list.length ? `${list[0]} to ${list.at(-1)}` : "none");
         tell(
           `Unit (${unit.join(", ")}) of layer ${depth} depends on ${below.reverse().join(", ")}: rows `
             + `${ends(along[0].seen[0])}, columns ${ends(along[1].seen[0])}.`,
-          `Its receptive field is ${reach.join("×")}; receptive_field: `
-            + `${layers[depth - 1].receptive_field.join("×")}`
+          `Its receptive field is ${reach.join("x")}; receptive_field: `
+            + `${layers[depth - 1].receptive_field.join("x")}`
             + (reach.join() === layers[depth - 1].receptive_field.join() ? ", the same." : ", WHICH DIFFERS.")
             + (on.join() !== reach.join() ? " The rest is padding or gaps of dilation and stride." : ""),
         );

@@ -48,7 +48,7 @@ const grids = (() => {
       table.replaceChildren();
       table.style.setProperty("--columns", columns.length);
       table.classList.toggle("headed", heads);
-      table.classList.toggle("small", columns.length > 14 || rows.length > 14);
+      table.classList.toggle("small", columns.length > (heads ? 14 : 9) || rows.length > 14);
       if (heads) {
         const top = element("div", table, {}, { role: "row" });
         element("span", top, { className: "head" }, { role: "columnheader" });

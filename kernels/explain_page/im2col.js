@@ -34,8 +34,11 @@ const matrices = (() => {
       const toColumn = (by) => columnAt(moved(tileColumns(), columnOf(), by));
       const toFilter = (by) => ({ k: clamp(layer.k + by, 0, layer.planes - 1) });
 
-      const part = (name, shown, all) =>
-        (shown.length < all ? `, ${name} ${shown[0]} to ${shown.at(-1)}` : "");
+      const part = (name, shown, all) => {
+        if (shown.length === all) return "";
+        const gaps = shown.at(-1) - shown[0] >= shown.length ? `${shown.length} of the ` : "";
+        return `, ${gaps}${name} ${shown[0]} to ${shown.at(-1)}`;
+      };
       const outputs = () => layer.shape.p * layer.shape.q;
       const lines = (row, column) => `${row ? "row " : ""}${column ? "column" : ""}`;
       const all = [
@@ -50,7 +53,7 @@ const matrices = (() => {
         }),
         grid(body, {
           label: "W_row, a row is one filter; the arrow keys go from weight to weight",
-          caption: () => `W_row: ${layer.shape.k}×${taps}`
+          caption: () => `W_row: ${layer.shape.k}x${taps}`
             + part("rows", filtersShown(), layer.shape.k) + part("columns", tapsShown(), taps),
           rows: filtersShown, columns: tapsShown,
           cell: (k, t) => [weight(k, t), lines(k === layer.k, t === tapOf())],
@@ -60,7 +63,7 @@ const matrices = (() => {
         }),
         grid(body, {
           label: "X_col, a column holds what one output sees; the arrow keys go from number to number",
-          caption: () => `X_col: ${taps}×${outputs()}`
+          caption: () => `X_col: ${taps}x${outputs()}`
             + part("rows", tapsShown(), taps) + part("columns", columnsShown(), outputs()),
           rows: tapsShown, columns: columnsShown,
           cell: (t, j) => {
@@ -75,7 +78,7 @@ const matrices = (() => {
         grid(body, {
           label: "the product, W_row times X_col; the arrow keys go from output to output",
           caption: () => `${layer.data.bias ? "W_row X_col + b" : "W_row X_col"}: `
-            + `${layer.shape.k}×${outputs()}`
+            + `${layer.shape.k}x${outputs()}`
             + part("rows", filtersShown(), layer.shape.k) + part("columns", columnsShown(), outputs()),
           rows: filtersShown, columns: columnsShown,
           cell: (k, j) => {

@@ -62,7 +62,7 @@ const layerGrids = (() => {
         const [rows, columns] = layer.region(MOST);
         const part = rows.length < padded[0] || columns.length < padded[1]
           ? `, rows ${rows[0]} to ${rows.at(-1)}, columns ${columns[0]} to ${columns.at(-1)}` : "";
-        return `Input, channel ${layer.c}: ${h}×${w}, padded ${padded.join("×")}${part}`;
+        return `Input, channel ${layer.c}: ${h}x${w}, padded ${padded.join("x")}${part}`;
       },
       rows: () => layer.region(MOST)[0],
       columns: () => layer.region(MOST)[1],
@@ -103,7 +103,7 @@ const layerGrids = (() => {
     const { r, s } = layer.shape;
     return grid(body, {
       label: `${name}; the arrow keys go from tap to tap`,
-      caption: () => `${name}: ${r}×${s}${cropped(Math.min(Math.max(r, s), MOST_TAPS), Math.max(r, s))}`,
+      caption: () => `${name}: ${r}x${s}${cropped(Math.min(Math.max(r, s), MOST_TAPS), Math.max(r, s))}`,
       heads: false,
       rows: () => arrays.range(Math.min(r, MOST_TAPS)),
       columns: () => arrays.range(Math.min(s, MOST_TAPS)),

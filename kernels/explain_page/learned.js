@@ -79,7 +79,7 @@ const learned = (() => {
         const sum = each.reduce((a, c) => a + c, 0) + b.values[k];
         const given = plane(y, k)[p * y.extents[2] + q];
         const close = Math.abs(sum - given) < TOLERANCE * (1 + Math.abs(given));
-        tell(`Map ${k}, unit (${p}, ${q}): ${channels} × ${r}×${s} products sum to ${arrays.summed(each)}, `
+        tell(`Map ${k}, unit (${p}, ${q}): ${channels} x ${r}x${s} products sum to ${arrays.summed(each)}, `
           + `bias ${written(b.values[k])}; together ${written(sum)}. conv2d: ${written(given)}, `
           + (close ? "the same." : "WHICH DIFFERS."));
       }

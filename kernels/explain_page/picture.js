@@ -25,7 +25,7 @@ const pictures = (() => {
         picture, at: () => chosen, pick: choose, ...others,
       });
       const all = [image("image", () => before, {
-        caption: () => `${data.name}, ${height}×${width}`,
+        caption: () => `${data.name}, ${height}x${width}`,
         frame: () => ({ rows: [chosen[0] - 1, chosen[0] + 1], columns: [chosen[1] - 1, chosen[1] + 1] }),
       })];
       const middle = element("div", body, { className: "column" });

@@ -27,7 +27,7 @@ const pixelwise = (() => {
         cell: (i, j) => [written(plane[i * width + j]), ""], at: () => chosen, pick: choose,
       }));
       const matrix = (parent, caption, rows, columns, value, marks = "") => all.push(grid(parent, {
-        label: caption, caption: () => `${caption}: ${rows}×${columns}`, heads: false,
+        label: caption, caption: () => `${caption}: ${rows}x${columns}`, heads: false,
         rows: () => range(rows), columns: () => range(columns), cell: (i, j) => [value(i, j), marks],
       }));
       const sign = (parent, text) => element("span", parent, { className: "sign", textContent: text });

@@ -17,7 +17,7 @@ const pools = (() => {
         caption: () => {
           const { p, q, c } = layer.shape;
           const first = layer.planes < c ? `, of the first ${layer.planes} of ${c}` : "";
-          return `The ${name}, channel ${layer.c}${first}: ${p}×${q}`;
+          return `The ${name}, channel ${layer.c}${first}: ${p}x${q}`;
         },
         text: (p, q) => arrays.written([greatest, mean][i](layer.c, p, q)), keys,
       }));

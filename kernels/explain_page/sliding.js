@@ -44,7 +44,7 @@ const sums = (() => {
           caption: () => {
             const { p, q, k } = layer.shape;
             const first = layer.planes < k ? `, of the first ${layer.planes} of ${k}` : "";
-            return `Output, filter ${layer.k}${first}: ${p}×${q}`;
+            return `Output, filter ${layer.k}${first}: ${p}x${q}`;
           },
           text: (p, q) => layer.y(layer.k, p, q), keys,
         }),
