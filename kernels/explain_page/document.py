@@ -197,6 +197,8 @@ def _field(layers: Sequence[Layer]) -> dict[str, Any]:
     first = layers[0]
     while len(layers) == 1 and len(stack) < STACKED and isinstance(first.shape, Conv2dShape):
         below = stack[-1][1]
+        if below.p == below.q == 1:
+            break
         try:
             again = Conv2dShape.of(
                 below.output_shape, (first.shape.k, first.shape.k, first.shape.r, first.shape.s),
@@ -204,7 +206,7 @@ def _field(layers: Sequence[Layer]) -> dict[str, Any]:
             )  # fmt: skip
         except ValueError:  # no room for another
             break
-        stack.append((first.title, again))
+        stack.append(("the same again", again))
     shapes = [shape for _, shape in stack]
     described = [
         {

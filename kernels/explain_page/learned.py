@@ -118,7 +118,7 @@ def maps(
         x = pooled
     return {
         "name": name, "activation": config["activation"], "pool": config["pool"][:3],
-        "pixels": _array(pixels), "stages": stages,
+        "stages": stages,
     }  # fmt: skip
 
 

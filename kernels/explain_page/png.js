@@ -6,7 +6,7 @@ const png = (() => {
   function save(view, name) {
     const shown = [...view.querySelectorAll(".body, .body *, .said")].filter((one) =>
       one.checkVisibility());
-    const boxes = shown.map((one) => one.getBoundingClientRect());
+    const boxes = shown.map(ink).filter(Boolean);
     const left = Math.min(...boxes.map((box) => box.left)) - MARGIN;
     const top = Math.min(...boxes.map((box) => box.top)) - MARGIN;
     const right = Math.max(...boxes.map((box) => box.right)) + MARGIN;
@@ -18,7 +18,7 @@ const png = (() => {
     context.setTransform(SCALE, 0, 0, SCALE, -left * SCALE, -top * SCALE);
     context.fillStyle = getComputedStyle(document.body).backgroundColor;
     context.fillRect(left, top, right - left, bottom - top);
-    shown.forEach((one, i) => paint(context, one, boxes[i]));
+    shown.forEach((one) => paint(context, one, one.getBoundingClientRect()));
     canvas.toBlob((blob) => {
       const link = Object.assign(document.createElement("a"), {
         href: URL.createObjectURL(blob), download: name,
@@ -26,6 +26,15 @@ const png = (() => {
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     });
+  }
+
+  // Where there is something to see of an element; what is as wide as the page has its words alone.
+  function ink(one) {
+    if (one.matches(".cells, canvas, fieldset, .sign, strong")) return one.getBoundingClientRect();
+    if (!one.matches(".said, figcaption, h4")) return null;
+    const range = document.createRange();
+    range.selectNodeContents(one);
+    return range.getBoundingClientRect();
   }
 
   function paint(context, one, box) {

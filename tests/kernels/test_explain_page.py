@@ -231,17 +231,24 @@ def test_a_view_is_saved_as_a_png_of_its_size(page_file, open_page):
     assert download.value.suggested_filename == "layer-1-32-filters-of-3x3-on-5x5x3-sliding.png"
     image = Image.open(io.BytesIO(download.value.path().read_bytes()))
     assert image.format == "PNG"
-    body = sliding.locator(".body").bounding_box()
-    said = sliding.locator(".said").bounding_box()
-    height = body["y"] + body["height"] - said["y"]
-    assert image.width == pytest.approx(2 * (body["width"] + 24), abs=2)
-    assert image.height == pytest.approx(2 * (height + 24), abs=2)
+    extent = sliding.evaluate(
+        """view => {
+            const range = document.createRange();
+            range.selectNodeContents(view.querySelector(".said"));
+            const said = range.getBoundingClientRect();
+            const grids = [...view.querySelectorAll(".cells")].map((one) =>
+                one.getBoundingClientRect());
+            const right = Math.max(said.right, ...grids.map((one) => one.right));
+            const bottom = Math.max(...grids.map((one) => one.bottom));
+            return [right - said.left, bottom - said.top];
+        }"""
+    )
+    assert image.size == pytest.approx([2 * (length + 24) for length in extent], abs=2)
     # A tap's colour is where the tap is.
     tap = sliding.locator(".tap").nth(4)
     box, colour = tap.bounding_box(), tap.evaluate("one => getComputedStyle(one).backgroundColor")
-    at = [
-        2 * (box[axis] + 4 - origin + 12) for axis, origin in (("x", body["x"]), ("y", said["y"]))
-    ]
+    said = sliding.locator(".said").bounding_box()
+    at = [2 * (box[axis] + 4 - said[axis] + 12) for axis in ("x", "y")]
     assert f"rgb{image.convert('RGB').getpixel(tuple(map(int, at)))}" == colour
 
 
