@@ -85,7 +85,9 @@ def main(argv: list[str] | None = None) -> int:
     tune.add_arguments(tuning)
     tuning.set_defaults(run=tune.run)
 
-    explaining = commands.add_parser("explain", help="the arithmetic of a layer or a network")
+    explaining = commands.add_parser(
+        "explain", help="the arithmetic of a layer or a network, and a page of it"
+    )
     explain.add_arguments(explaining)
     explaining.set_defaults(run=explain.run)
 

@@ -40,7 +40,15 @@ const arrays = (() => {
   const summed = (values) => values.map((value, i) =>
     i ? `${value < 0 ? " - " : " + "}${written(Math.abs(value))}` : written(value)).join("");
 
+  // What conv2d gave, and whether what was worked out here is the same.
+  function judged(here, given, tolerance = 0) {
+    const same = Math.abs(here - given) <= tolerance;
+    return `conv2d: ${written(given)}, ${same ? "the same." : "WHICH DIFFERS."}`;
+  }
+
   const times = (a, b) => `${written(a)}×${b < 0 ? `(${written(b)})` : written(b)}`;
 
-  return { INPUT, FILTER, BIAS, example, decode, range, clamp, follow, written, summed, times };
+  return {
+    INPUT, FILTER, BIAS, example, decode, range, clamp, follow, written, judged, summed, times,
+  };
 })();

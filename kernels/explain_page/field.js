@@ -3,8 +3,8 @@
 const fields = (() => {
   const SIDE = 230;
 
-  // For each plane, from the input on, the rows or columns that `unit` of plane `depth` sees; and how
-  // far they reach on the input with the padding.
+  // For each plane, from the input on, the rows or columns that `unit` of plane `depth` sees; and
+  // how far they reach on the input with its padding.
   function seenAlong(layers, axis, depth, unit) {
     const seen = Array(layers.length + 1).fill([]);
     seen[depth] = [unit];
@@ -37,7 +37,8 @@ const fields = (() => {
         pick: depth ? (i, j) => choose(depth, i, j) : null,
         move: (di, dj) => {
           const [i, j] = chosen[0] === depth ? chosen.slice(1) : [0, 0];
-          choose(depth, ...[i + di, j + dj].map((to, axis) => arrays.clamp(to, 0, extents[axis] - 1)));
+          choose(depth, ...[i + di, j + dj].map((to, axis) =>
+            arrays.clamp(to, 0, extents[axis] - 1)));
         },
       }));
       function choose(...next) {
@@ -46,16 +47,18 @@ const fields = (() => {
         along = unit.map((one, axis) => seenAlong(layers, axis, depth, one));
         all.forEach((one) => one.update());
         const reach = along.map((one) => one.reach), on = along.map((one) => one.seen[0].length);
+        const counts = (at) => along.map((one) => one.seen[at].length).join("x");
         const below = arrays.range(depth).map((at) =>
-          `${along.map((one) => one.seen[at].length).join("x")} of ${at ? `layer ${at}` : "the input"}`);
+          `${counts(at)} of ${at ? `layer ${at}` : "the input"}`).reverse();
+        const judge = layers[depth - 1].receptive_field;
         const ends = (list) => (list.length ? `${list[0]} to ${list.at(-1)}` : "none");
         tell(
-          `Unit (${unit.join(", ")}) of layer ${depth} depends on ${below.reverse().join(", ")}: rows `
-            + `${ends(along[0].seen[0])}, columns ${ends(along[1].seen[0])}.`,
-          `Its receptive field is ${reach.join("x")}; receptive_field: `
-            + `${layers[depth - 1].receptive_field.join("x")}`
-            + (reach.join() === layers[depth - 1].receptive_field.join() ? ", the same." : ", WHICH DIFFERS.")
-            + (on.join() !== reach.join() ? " The rest is padding or gaps of dilation and stride." : ""),
+          `Unit (${unit.join(", ")}) of layer ${depth} depends on ${below.join(", ")}: `
+            + `rows ${ends(along[0].seen[0])}, columns ${ends(along[1].seen[0])}.`,
+          `Its receptive field is ${reach.join("x")}; receptive_field: ${judge.join("x")}, `
+            + (reach.join() === judge.join() ? "the same." : "WHICH DIFFERS.")
+            + (on.join() === reach.join() ? ""
+              : " The rest is padding or gaps of dilation and stride."),
         );
       }
       choose(...chosen);

@@ -41,7 +41,8 @@ const grids = (() => {
     const box = element("figure", parent, { className: "numbers" });
     const title = element("figcaption", box);
     const roles = pick ? { role: "grid", tabindex: 0 } : { role: "table" };
-    const table = element("div", box, { id, className: "cells" }, { ...roles, "aria-label": label });
+    const table = element("div", box, { id, className: "cells" },
+      { ...roles, "aria-label": label });
     let shown = "", rows = [], columns = [], cells = [];
 
     function rebuild() {
@@ -49,16 +50,15 @@ const grids = (() => {
       table.style.setProperty("--columns", columns.length);
       table.classList.toggle("headed", heads);
       table.classList.toggle("small", columns.length > (heads ? 14 : 9) || rows.length > 14);
+      const head = (line, textContent, role) =>
+        element("span", line, { className: "head", textContent }, { role });
       if (heads) {
         const top = element("div", table, {}, { role: "row" });
-        element("span", top, { className: "head" }, { role: "columnheader" });
-        for (const j of columns) {
-          element("span", top, { className: "head", textContent: j }, { role: "columnheader" });
-        }
+        for (const j of ["", ...columns]) head(top, j, "columnheader");
       }
       cells = rows.map((i, row) => {
         const line = element("div", table, {}, { role: "row" });
-        if (heads) element("span", line, { className: "head", textContent: i }, { role: "rowheader" });
+        if (heads) head(line, i, "rowheader");
         return columns.map((j, column) => {
           const role = pick ? "gridcell" : "cell";
           const one = element("span", line, { id: `${id}-${row}-${column}` }, { role });
@@ -96,7 +96,8 @@ const grids = (() => {
       table.addEventListener("pointerdown", point);
       keys(table, options.move ?? ((di, dj) => {
         const [i, j] = at() ?? [rows[0], columns[0]];
-        const go = (list, from, by) => list[arrays.clamp(list.indexOf(from) + by, 0, list.length - 1)];
+        const go = (list, from, by) =>
+          list[arrays.clamp(list.indexOf(from) + by, 0, list.length - 1)];
         pick(go(rows, i, di), go(columns, j, dj));
       }), options.keys);
     }

@@ -62,7 +62,7 @@ const matrices = (() => {
           move: (dk, dt) => layer.set({ ...toFilter(dk), ...toTap(dt) }),
         }),
         grid(body, {
-          label: "X_col, a column holds what one output sees; the arrow keys go from number to number",
+          label: "X_col, a column is what one output sees; the arrow keys go from number to number",
           caption: () => `X_col: ${taps}x${outputs()}`
             + part("rows", tapsShown(), taps) + part("columns", columnsShown(), outputs()),
           rows: tapsShown, columns: columnsShown,
@@ -77,9 +77,10 @@ const matrices = (() => {
         }),
         grid(body, {
           label: "the product, W_row times X_col; the arrow keys go from output to output",
-          caption: () => `${layer.data.bias ? "W_row X_col + b" : "W_row X_col"}: `
-            + `${layer.shape.k}x${outputs()}`
-            + part("rows", filtersShown(), layer.shape.k) + part("columns", columnsShown(), outputs()),
+          caption: () =>
+            `W_row X_col${layer.data.bias ? " + b" : ""}: ${layer.shape.k}x${outputs()}`
+            + part("rows", filtersShown(), layer.shape.k)
+            + part("columns", columnsShown(), outputs()),
           rows: filtersShown, columns: columnsShown,
           cell: (k, j) => {
             const { p, q } = columnAt(j);
@@ -91,15 +92,17 @@ const matrices = (() => {
         }),
       ];
       layer.look(() => {
-        const columns = tileColumns();
+        const columns = tileColumns(), at = columns.indexOf(columnOf());
         start.tap = follow(start.tap, tapOf(), MOST_TAPS, taps);
         start.filter = follow(start.filter, layer.k, MOST_FILTERS, layer.planes);
-        start.column = follow(start.column, columns.indexOf(columnOf()), MOST_COLUMNS, columns.length);
+        start.column = follow(start.column, at, MOST_COLUMNS, columns.length);
         all.forEach((one) => one.update());
         const t = tapOf(), j = columnOf(), { c, h, w, value } = x(t, j);
-        const from = layer.isPadding(h, w) ? "padding" : `input channel ${c}, row ${h}, column ${w}`;
+        const outside = layer.isPadding(h, w);
         tell(
-          `X_col[${t}, ${j}] = ${value}: ${from}; it meets W_row[${layer.k}, ${t}] = ${weight(layer.k, t)}.`,
+          `X_col[${t}, ${j}] = ${value}: `
+            + `${outside ? "padding" : `input channel ${c}, row ${h}, column ${w}`}; `
+            + `it meets W_row[${layer.k}, ${t}] = ${weight(layer.k, t)}.`,
           `Row ${layer.k} times column ${j}. ${sums.total(layer)}`,
         );
       });

@@ -69,8 +69,10 @@ class Layer {
 
   // The tile of outputs that holds the chosen one: [start, stop] of rows and of columns.
   tile() {
-    return this.data.tiles.map((tiles, axis) =>
-      tiles.find(([start, stop]) => [this.p, this.q][axis] >= start && [this.p, this.q][axis] < stop));
+    return this.data.tiles.map((tiles, axis) => {
+      const at = axis ? this.q : this.p;
+      return tiles.find(([start, stop]) => at >= start && at < stop);
+    });
   }
 
   // Input rows and columns under a tile, padding too; the last tile's go to the end.

@@ -3,7 +3,6 @@
 const layerGrids = (() => {
   const { element, grid, number, list } = grids;
   const MOST = 40, MOST_TAPS = 12, PACE = 700;
-  const cropped = (shown, all) => (shown < all ? `, first ${shown} of ${all}` : "");
 
   function controls(layer, bar, planeName) {
     const { shape, entry } = layer;
@@ -34,7 +33,7 @@ const layerGrids = (() => {
     });
   }
 
-  // A button and the space key's function: from output to output, or a step where motion is unwanted.
+  // A button, and what the space key does: it plays, or steps where motion is unwanted.
   function player(layer, bar) {
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const button = element("button", bar, { type: "button", textContent: still ? "Step" : "Play" });
@@ -68,7 +67,8 @@ const layerGrids = (() => {
       columns: () => layer.region(MOST)[1],
       cell: (h, w) => {
         const outside = layer.isPadding(h, w);
-        return [outside ? padding : layer.x(layer.c, h, w), `${outside ? "pad " : ""}${layer.reads(h, w)}`];
+        const marks = `${outside ? "pad " : ""}${layer.reads(h, w)}`;
+        return [outside ? padding : layer.x(layer.c, h, w), marks];
       },
       at: () => [layer.row(layer.r), layer.column(layer.s)],
       // Over a cell, the output whose window begins nearest.
@@ -103,7 +103,8 @@ const layerGrids = (() => {
     const { r, s } = layer.shape;
     return grid(body, {
       label: `${name}; the arrow keys go from tap to tap`,
-      caption: () => `${name}: ${r}x${s}${cropped(Math.min(Math.max(r, s), MOST_TAPS), Math.max(r, s))}`,
+      caption: () =>
+        `${name}: ${r}x${s}${Math.max(r, s) > MOST_TAPS ? `, ${MOST_TAPS} each way at most` : ""}`,
       heads: false,
       rows: () => arrays.range(Math.min(r, MOST_TAPS)),
       columns: () => arrays.range(Math.min(s, MOST_TAPS)),
@@ -113,7 +114,8 @@ const layerGrids = (() => {
     });
   }
 
-  const onPadding = (layer) => (i, j) => (layer.isPadding(layer.row(i), layer.column(j)) ? "pad" : "");
+  const onPadding = (layer) => (i, j) =>
+    (layer.isPadding(layer.row(i), layer.column(j)) ? "pad" : "");
 
   return { controls, player, input, output, taps, onPadding };
 })();

@@ -32,11 +32,11 @@ const learned = (() => {
         element("h4", body, { textContent: text });
         const line = element("div", body, { className: "equation" }), pictures = greys(array);
         range(count).forEach((at) => all.push(maps.map(line, {
-          label: `${text}, ${at}`, caption: () => String(at), extents: array.extents.slice(-2), side,
-          picture: () => pictures[first() + at], ...each(at),
+          label: `${text}, ${at}`, caption: () => String(at), side,
+          extents: array.extents.slice(-2), picture: () => pictures[first() + at], ...each(at),
         })));
       }
-      row(`Input of ${name}${channels > 1 ? `: ${channels} channels` : ""}`, x, channels, channels > 1 ? 98 : 168, {
+      row(`Input of ${name}`, x, channels, channels > 1 ? 98 : 168, {
         each: () => ({
           frame: () => ({
             rows: [chosen[1] - padding, chosen[1] - padding + r - 1],
@@ -78,10 +78,10 @@ const learned = (() => {
         });
         const sum = each.reduce((a, c) => a + c, 0) + b.values[k];
         const given = plane(y, k)[p * y.extents[2] + q];
-        const close = Math.abs(sum - given) < TOLERANCE * (1 + Math.abs(given));
-        tell(`Map ${k}, unit (${p}, ${q}): ${channels} x ${r}x${s} products sum to ${arrays.summed(each)}, `
-          + `bias ${written(b.values[k])}; together ${written(sum)}. conv2d: ${written(given)}, `
-          + (close ? "the same." : "WHICH DIFFERS."));
+        const tolerance = TOLERANCE * (1 + Math.abs(given));
+        tell(`Map ${k}, unit (${p}, ${q}): ${channels} x ${r}x${s} products sum to `
+          + `${arrays.summed(each)}, bias ${written(b.values[k])}; together ${written(sum)}. `
+          + arrays.judged(sum, given, tolerance));
       }
       choose(...chosen);
     });

@@ -15,7 +15,8 @@ const maps = (() => {
   }
 
   function grey(values, rows, columns, low, high) {
-    const picture = Object.assign(document.createElement("canvas"), { width: columns, height: rows });
+    const picture = document.createElement("canvas");
+    Object.assign(picture, { width: columns, height: rows });
     const data = new ImageData(columns, rows);
     for (let at = 0; at < rows * columns; at++) {
       const level = 255 * (values[at] - low) / (high - low || 1);
@@ -31,7 +32,8 @@ const maps = (() => {
      picture() what `grey` made, or nothing
      seen()    {rows, columns}: sorted lists, marked where both meet; or nothing
      frame()   {rows: [first, last], columns: [first, last]} to outline; or nothing */
-  function map(parent, { label, caption, extents, side, picture, seen, frame, at, pick, move, keys }) {
+  function map(parent, options) {
+    const { label, caption, extents, side, picture, seen, frame, at, pick, move, keys } = options;
     const [rows, columns] = extents, ideal = Math.min(side / Math.max(rows, columns), 28);
     const cell = ideal >= 2 ? Math.floor(ideal) : ideal;
     const height = Math.max(rows * cell, 8), width = Math.max(columns * cell, 8);
@@ -45,12 +47,15 @@ const maps = (() => {
     canvas.style.cssText = `width: ${width}px; height: ${height}px`;
     const context = canvas.getContext("2d");
 
-    function outline([top, bottom], [left, right], thick) {
-      const place = [left * across, top * down, (right - left + 1) * across, (bottom - top + 1) * down];
+    // A canvas's rectangle around the first to the last of rows and of columns.
+    const rectangle = ([top, bottom], [left, right]) =>
+      [left * across, top * down, (right - left + 1) * across, (bottom - top + 1) * down];
+
+    function outline(rowEnds, columnEnds, thick) {
       for (const [colour, line] of [["--paper", thick + 2], ["--ink", thick]]) {
         context.strokeStyle = getComputedStyle(canvas).getPropertyValue(colour);
         context.lineWidth = line;
-        context.strokeRect(...place);
+        context.strokeRect(...rectangle(rowEnds, columnEnds));
       }
     }
 
@@ -64,20 +69,21 @@ const maps = (() => {
       const drawn = picture?.(), marked = seen?.(), framed = frame?.(), chosen = at?.();
       if (drawn) context.drawImage(drawn, 0, 0, width, height);
       context.fillStyle = colour("--tap");
-      for (const [top, bottom] of runs(marked?.rows ?? [])) {
-        for (const [left, right] of runs(marked.columns)) {
-          context.fillRect(left * across, top * down, (right - left + 1) * across, (bottom - top + 1) * down);
+      for (const rowRun of runs(marked?.rows ?? [])) {
+        for (const columnRun of runs(marked.columns)) {
+          context.fillRect(...rectangle(rowRun, columnRun));
         }
       }
       if (!drawn) {
         context.strokeStyle = colour("--line");
         context.lineWidth = 1;
-        const lines = cell >= LINES_FROM;
-        for (let i = 0; i <= rows; i += lines ? 1 : rows) context.strokeRect(0, i * down, width, 0);
-        for (let j = 0; j <= columns; j += lines ? 1 : columns) context.strokeRect(j * across, 0, 0, height);
+        const [i_step, j_step] = cell >= LINES_FROM ? [1, 1] : [rows, columns];
+        for (let i = 0; i <= rows; i += i_step) context.strokeRect(0, i * down, width, 0);
+        for (let j = 0; j <= columns; j += j_step) context.strokeRect(j * across, 0, 0, height);
       }
       if (marked?.rows.length && marked.columns.length) {
-        outline([marked.rows[0], marked.rows.at(-1)], [marked.columns[0], marked.columns.at(-1)], 1);
+        const ends = (list) => [list[0], list.at(-1)];
+        outline(ends(marked.rows), ends(marked.columns), 1);
       }
       if (framed) outline(framed.rows, framed.columns, 1.5);
       if (chosen) outline([chosen[0], chosen[0]], [chosen[1], chosen[1]], 2);

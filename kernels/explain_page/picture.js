@@ -5,6 +5,7 @@ const pictures = (() => {
   const { range, written } = arrays;
   const SIDE = 384, OWN = "your own";
   const FIRST = 2; // the Gaussian blur
+  const TOLERANCE = 1e-3; // grey values: float32 in the file
 
   function through(data, place) {
     const { height, width } = data, x = arrays.decode(data.x);
@@ -21,12 +22,15 @@ const pictures = (() => {
         total + row.reduce((part, weight, s) => part + weight * pixel(i + r - 1, j + s - 1), 0), 0);
       const before = maps.grey(x, height, width, 0, 255);
       const image = (label, picture, others) => maps.map(body, {
-        label: `${label}; the arrow keys go from pixel to pixel`, extents: [height, width], side: SIDE,
-        picture, at: () => chosen, pick: choose, ...others,
+        label: `${label}; the arrow keys go from pixel to pixel`, side: SIDE,
+        extents: [height, width], picture, at: () => chosen, pick: choose, ...others,
       });
       const all = [image("image", () => before, {
         caption: () => `${data.name}, ${height}x${width}`,
-        frame: () => ({ rows: [chosen[0] - 1, chosen[0] + 1], columns: [chosen[1] - 1, chosen[1] + 1] }),
+        frame: () => {
+          const [rows, columns] = chosen.map((middle) => [middle - 1, middle + 1]);
+          return { rows, columns };
+        },
       })];
       const middle = element("div", body, { className: "column" });
       const box = element("fieldset", middle, { className: "filter" });
@@ -62,7 +66,7 @@ const pictures = (() => {
       }
       function own() {
         names.selectedIndex = named.length;
-        const weights = inputs.map((input) => (Number.isFinite(input.valueAsNumber) ? input.valueAsNumber : 0));
+        const weights = inputs.map((input) => input.valueAsNumber || 0); // nothing typed is NaN
         const filter = range(3).map((r) => weights.slice(3 * r, 3 * r + 3));
         const y = Float32Array.from(range(height * width), (at) =>
           sum(filter, Math.floor(at / width), at % width));
@@ -72,10 +76,11 @@ const pictures = (() => {
       function choose(i, j) {
         chosen = [i, j];
         all.forEach((one) => one.update());
-        const products = range(9).map((at) => under(Math.floor(at / 3), at % 3) * now.filter[Math.floor(at / 3)][at % 3]);
+        const products = now.filter.flatMap((row, r) =>
+          row.map((weight, s) => under(r, s) * weight));
         const here = sum(now.filter, i, j), y = now.y[i * width + j];
         const judged = now.name === OWN ? "Worked out in this page."
-          : Math.abs(here - y) < 1e-3 ? `conv2d: ${written(y)}, the same.` : `conv2d: ${y}, WHICH DIFFERS.`;
+          : arrays.judged(here, y, TOLERANCE);
         tell(`Pixel (${i}, ${j}): ${arrays.summed(products)}; sum ${written(here)}. ${judged}`);
       }
       names.selectedIndex = FIRST;

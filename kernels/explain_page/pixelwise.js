@@ -15,22 +15,24 @@ const pixelwise = (() => {
         tell(...layers.map(({ w, b }, i) => {
           const x = planes[i].map((plane) => plane[pixel()]), y = layers[i].y[0][pixel()];
           const sum = w[0].reduce((total, weight, c) => total + weight * x[c], b[0]);
-          const same = sum === y ? `conv2d: ${y}, the same.` : `conv2d: ${y}, WHICH DIFFERS.`;
-          return `Layer ${i + 1}, unit 0 at pixel (${chosen.join(", ")}): `
-            + `${w[0].map((weight, c) => arrays.times(x[c], weight)).join(" + ")}, bias ${b[0]}; sum ${sum}. ${same}`;
+          const products = w[0].map((weight, c) => arrays.times(x[c], weight)).join(" + ");
+          return `Layer ${i + 1}, unit 0 at pixel (${chosen.join(", ")}): ${products}, `
+            + `bias ${b[0]}; sum ${sum}. ${arrays.judged(sum, y)}`;
         }));
       };
       const line = () => element("div", body, { className: "equation" });
       const image = (parent, caption, plane) => all.push(grid(parent, {
-        label: `${caption}; the arrow keys go from pixel to pixel`, caption: () => caption, heads: false,
-        rows: () => range(height), columns: () => range(width),
+        label: `${caption}; the arrow keys go from pixel to pixel`, caption: () => caption,
+        heads: false, rows: () => range(height), columns: () => range(width),
         cell: (i, j) => [written(plane[i * width + j]), ""], at: () => chosen, pick: choose,
       }));
       const matrix = (parent, caption, rows, columns, value, marks = "") => all.push(grid(parent, {
         label: caption, caption: () => `${caption}: ${rows}x${columns}`, heads: false,
-        rows: () => range(rows), columns: () => range(columns), cell: (i, j) => [value(i, j), marks],
+        rows: () => range(rows), columns: () => range(columns),
+        cell: (i, j) => [value(i, j), marks],
       }));
-      const sign = (parent, text) => element("span", parent, { className: "sign", textContent: text });
+      const sign = (parent, textContent) =>
+        element("span", parent, { className: "sign", textContent });
       const images = line();
       planes[0].forEach((plane, c) => image(images, `Input, channel ${c}`, plane));
       layers.forEach(({ w, b, y }, i) => {

@@ -42,7 +42,9 @@ const png = (() => {
     context.fillStyle = style.backgroundColor;
     context.fillRect(box.left, box.top, box.width, box.height);
     border(context, style, box);
-    if (one instanceof HTMLCanvasElement) context.drawImage(one, box.left, box.top, box.width, box.height);
+    if (one instanceof HTMLCanvasElement) {
+      context.drawImage(one, box.left, box.top, box.width, box.height);
+    }
     context.font = `${style.fontStyle} ${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
     context.fillStyle = style.color;
     context.textBaseline = "middle";
@@ -56,11 +58,15 @@ const png = (() => {
 
   function border(context, style, box) {
     const sides = {
-      Top: [box.left, box.top, box.right, box.top], Bottom: [box.left, box.bottom, box.right, box.bottom],
-      Left: [box.left, box.top, box.left, box.bottom], Right: [box.right, box.top, box.right, box.bottom],
+      Top: [box.left, box.top, box.right, box.top],
+      Bottom: [box.left, box.bottom, box.right, box.bottom],
+      Left: [box.left, box.top, box.left, box.bottom],
+      Right: [box.right, box.top, box.right, box.bottom],
     };
-    for (const [side, [x1, y1, x2, y2]] of Object.entries(sides)) {
-      line(style[`border${side}Width`], style[`border${side}Style`], style[`border${side}Color`], [x1, y1, x2, y2]);
+    for (const [side, ends] of Object.entries(sides)) {
+      const [width, kind, colour] = ["Width", "Style", "Color"].map((one) =>
+        style[`border${side}${one}`]);
+      line(width, kind, colour, ends);
     }
     if (style.outlineStyle !== "none") {
       const by = parseFloat(style.outlineOffset) + parseFloat(style.outlineWidth) / 2;

@@ -7,12 +7,12 @@ const sums = (() => {
 
   function told(layer) {
     const { k, p, q, c, shape } = layer;
-    const parts = arrays.range(shape.r * shape.s).map((at) => [Math.floor(at / shape.s), at % shape.s]);
+    const parts = arrays.range(shape.r).flatMap((i) => arrays.range(shape.s).map((j) => [i, j]));
     const outside = parts.filter(([i, j]) => onPadding(layer)(i, j)).length;
+    const product = ([i, j]) =>
+      arrays.times(layer.x(c, layer.row(i), layer.column(j)), layer.w(k, c, i, j));
     const products = parts.length <= MOST_WRITTEN
-      ? parts.map(([i, j]) =>
-        arrays.times(layer.x(c, layer.row(i), layer.column(j)), layer.w(k, c, i, j))).join(" + ") + " = "
-      : `${parts.length} products, `;
+      ? `${parts.map(product).join(" + ")} = ` : `${parts.length} products, `;
     return `Channel ${c} under output (${p}, ${q}): ${products}${layer.channelSum(k, c)}`
       + (outside ? `; ${outside} of ${parts.length} taps are on padding` : "");
   }
@@ -20,16 +20,15 @@ const sums = (() => {
   // The sum that the page forms, beside what conv2d gave.
   function total(layer) {
     const { k, p, q, shape, data } = layer;
-    const sums = arrays.range(shape.c).map((c) => layer.channelSum(k, c));
-    const shown = sums.slice(0, MOST_WRITTEN);
-    const rest = sums.slice(MOST_WRITTEN).reduce((sum, one) => sum + one, 0);
-    if (sums.length > MOST_WRITTEN) shown.push(rest);
+    const each = arrays.range(shape.c).map((c) => layer.channelSum(k, c));
+    const shown = each.slice(0, MOST_WRITTEN);
+    const rest = each.slice(MOST_WRITTEN);
+    if (rest.length) shown.push(rest.reduce((sum, one) => sum + one));
     const bias = layer.b(k);
-    const sum = sums.reduce((a, b) => a + b, 0) + bias, y = layer.y(k, p, q);
+    const sum = each.reduce((a, b) => a + b, 0) + bias, y = layer.y(k, p, q);
     return `Output (${p}, ${q}) of filter ${k}: ${arrays.summed(shown)}`
-      + (sums.length > MOST_WRITTEN ? ` (the last is ${sums.length - MOST_WRITTEN} channels')` : "")
-      + (data.bias ? `, bias ${bias}` : "") + `; sum ${sum}. `
-      + (sum === y ? `conv2d: ${y}, the same.` : `conv2d: ${y}, WHICH DIFFERS.`);
+      + (rest.length ? ` (the last: ${rest.length} more channels)` : "")
+      + (data.bias ? `, bias ${bias}` : "") + `; sum ${sum}. ${arrays.judged(sum, y)}`;
   }
 
   function sliding(layer, place) {
@@ -67,7 +66,8 @@ const sums = (() => {
         const under = (i, j) => layer.x(channel(), layer.row(i), layer.column(j));
         const each = [taps(layer, line, "Patch", channel, under, onPadding(layer))];
         sign("×");
-        each.push(taps(layer, line, "Filter", channel, (i, j) => layer.w(layer.k, channel(), i, j)));
+        each.push(taps(layer, line, "Filter", channel,
+          (i, j) => layer.w(layer.k, channel(), i, j)));
         sign("=");
         each.push(taps(layer, line, "Products", channel,
           (i, j) => layer.product(layer.k, channel(), i, j)));
@@ -84,8 +84,9 @@ const sums = (() => {
         shown.forEach((update) => update());
         tell(
           total(layer),
-          count > MOST_CHANNELS && `Shown: channels ${start} to ${start + MOST_CHANNELS - 1} of ${count};`
-            + " choose another above. The sum is over all of them.",
+          count > MOST_CHANNELS
+            && `Shown: channels ${start} to ${start + MOST_CHANNELS - 1} of ${count}; `
+              + "choose another above. The sum is over all of them.",
         );
       });
     });
