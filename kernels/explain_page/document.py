@@ -223,13 +223,10 @@ def _field(layers: Sequence[Layer]) -> dict[str, Any]:
 def _field_html(layers: Sequence[Layer]) -> str:
     alone = len(layers) == 1
     said = "Your layer, stacked on itself as often as fits, at most four times. " if alone else ""
-    return (
-        page.paragraph(
-            said + "Point at a unit of any layer: marked is all that it depends on, layer by layer "
-            "down to the input."
-        )
-        + _view("field")
-    )  # fmt: skip
+    return page.paragraph(
+        said + "Point at a unit of any layer: marked is all that it depends on, layer by layer "
+        "down to the input."
+    ) + _view("field")
 
 
 def _pixelwise(channels: int) -> dict[str, Any]:

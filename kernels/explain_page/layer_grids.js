@@ -61,7 +61,8 @@ const layerGrids = (() => {
         const [rows, columns] = layer.region(MOST);
         const part = rows.length < padded[0] || columns.length < padded[1]
           ? `, rows ${rows[0]} to ${rows.at(-1)}, columns ${columns[0]} to ${columns.at(-1)}` : "";
-        return `Input, channel ${layer.c}: ${h}x${w}, padded ${padded.join("x")}${part}`;
+        const wider = padded[0] > h || padded[1] > w ? `, padded ${padded.join("x")}` : "";
+        return `Input, channel ${layer.c}: ${h}x${w}${wider}${part}`;
       },
       rows: () => layer.region(MOST)[0],
       columns: () => layer.region(MOST)[1],
