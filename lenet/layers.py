@@ -11,7 +11,8 @@ import math
 from typing import Any
 
 import kernels
-from kernels import place
+from kernels import place, ranges
+from kernels.shapes import BlockShape
 from lenet import products
 
 Array = Any  # numpy.ndarray or cupy.ndarray
@@ -44,6 +45,11 @@ class Layer:
         self.b: Array
         self.dw: Array
         self.db: Array
+
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        """The layers that have the parameters: itself, but for one that is made of several."""
+        return (self,)
 
     def forward(self, x: Array) -> Array:
         """Return the layer's output for the batch `x`."""
@@ -132,6 +138,57 @@ class ConvBlock(Conv2d):
         if self.first:
             return None
         return kernels.conv2d_relu_pool_backward_data(*found, self.w, x_shape, **self.how)
+
+
+class ConvBlockPair(Layer):
+    """The network's first two blocks, on the host in one go where their shapes allow it.
+
+    Parameters
+    ----------
+    first, second
+        As they would be alone, both on the row ``cpu``. They have the parameters.
+    """
+
+    kind = "block"
+
+    def __init__(self, first: ConvBlock, second: ConvBlock) -> None:
+        super().__init__(f"{first.name}+{second.name}")
+        self.first, self.second = first, second
+
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        """The two blocks."""
+        return self.first, self.second
+
+    def forward(self, x: Array) -> Array:
+        """Return the second block's output, and keep what both gradients need."""
+        from kernels.conv2d_relu_pool import cpu_pair  # Numba takes a while to import
+
+        first, second = self.first, self.second
+        outer = BlockShape.of(x.shape, first.w.shape, padding=first.how["padding"])
+        inner = BlockShape.of(outer.output_shape, second.w.shape, padding=second.how["padding"])
+        self.together = cpu_pair.takes(outer, inner, x.itemsize)
+        if not self.together:
+            return second.forward(first.forward(x))
+        parameters = first.w, first.b, second.w, second.b
+        with ranges.span("conv2d_relu_pool pair forward cpu"):
+            y, kept = cpu_pair.forward(x, parameters, outer, inner)
+        self.kept = x, kept, outer, inner
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Write both blocks' dw and db; the data needs no gradient."""
+        from kernels.conv2d_relu_pool import cpu_pair_gradient
+
+        first, second = self.first, self.second
+        if not self.together:
+            return first.backward(second.backward(dy))
+        x, kept, outer, inner = self.kept
+        del self.kept
+        gradients = first.dw, first.db, second.dw, second.db
+        with ranges.span("conv2d_relu_pool pair backward cpu"):
+            cpu_pair_gradient.backward(x, kept, dy, second.w, gradients, outer, inner)
+        return None
 
 
 class MaxPool2d(Layer):

@@ -11,7 +11,18 @@ import numpy as np
 from kernels import cases, table
 from lenet.device import CPU, Device
 from lenet.errors import OptionError
-from lenet.layers import AvgPool2d, Conv2d, ConvBlock, Flatten, Layer, Linear, MaxPool2d, ReLU, Tanh
+from lenet.layers import (
+    AvgPool2d,
+    Conv2d,
+    ConvBlock,
+    ConvBlockPair,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Tanh,
+)
 from lenet.timing import Phase, Stopwatch
 
 Array = Any  # numpy.ndarray or cupy.ndarray
@@ -63,10 +74,11 @@ def lenet5(classes: int, choice: Choice, activation: str = "relu") -> list[Layer
     pool = POOLS[choice.pool_operation]
     act = ACTIVATIONS[activation]
     if choice.block != NO_BLOCK:
-        features: list[Layer] = [
+        blocks = (
             ConvBlock("conv1", 1, 6, 5, padding=2, kernel=choice.block, first=True),  # 6 x 14 x 14
             ConvBlock("conv2", 6, 16, 5, kernel=choice.block),  # 16 x 5 x 5
-        ]
+        )
+        features: list[Layer] = [ConvBlockPair(*blocks)] if choice.block == "cpu" else [*blocks]
     else:
         features = [
             Conv2d("conv1", 1, 6, 5, padding=2, kernel=choice.conv, first=True),  # 6 x 28 x 28
@@ -276,7 +288,7 @@ def _runnable(option: str, operation: str, name: str, device: Device) -> str:
 def _places(layers: list[Layer]) -> Iterator[tuple[Layer, str, slice]]:
     """Yield each parameter: its layer, its name there, and where it is in the flat vector."""
     begin = 0
-    for layer in layers:
+    for layer in (part for whole in layers for part in whole.parts):
         for name, shape in layer.shapes.items():
             end = begin + math.prod(shape)
             yield layer, name, slice(begin, end)

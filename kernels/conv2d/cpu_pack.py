@@ -13,7 +13,7 @@ from kernels.conv2d.cpu_lanes import VECTOR_BYTES, transpose
 
 
 @njit(cache=True, nogil=True)
-def _vector_starts(lanes):  # type: ignore[no-untyped-def]
+def vector_starts(lanes):  # type: ignore[no-untyped-def]
     """Return where each of `lanes` vectors that lie one behind the other begins."""
     starts = np.empty(lanes, np.int64)
     for lane in range(lanes):
@@ -74,7 +74,7 @@ def _pack_row(tensor, starts, tops, row, left, right, bands, packed, first):  # 
 def pack(tensor, chunk, plane, bands, packed, first):  # type: ignore[no-untyped-def]
     """Pack one plane of a chunk to (packed_rows, packed_cols, lanes), zeros around the tensor."""
     lanes = VECTOR_BYTES // tensor.itemsize
-    places = _vector_starts(lanes)
+    places = vector_starts(lanes)
     starts, tops = _lane_starts(chunk, plane, bands, lanes)
     rows, cols = bands.packed_rows, bands.packed_cols
     # Where a row lies inside every lane's image, the lanes differ in nothing but their start.
@@ -113,7 +113,7 @@ def unpack(packed, first, tensor, chunk, plane, bands, like):  # type: ignore[no
     There are as many lanes as an array like `like` has; the planes themselves may be of bytes.
     """
     lanes = VECTOR_BYTES // like.itemsize
-    places = _vector_starts(lanes)
+    places = vector_starts(lanes)
     starts, tops = _lane_starts(chunk, plane, bands, lanes)
     counts = np.zeros(lanes, np.int64)
     for lane in range(lanes):

@@ -36,8 +36,12 @@ WINDOW = (0,) * CELLS
 
 
 @njit(cache=True, nogil=True)
-def _pool_filters(packed, weights, bias, filters, tables, group, step, maxima, places):  # type: ignore[no-untyped-def]
-    """Compute len(filters) planes of one chunk."""
+def _pool_filters(packed, weights, bias, filters, tables, group, maxima, to, places, start, step):  # type: ignore[no-untyped-def]
+    """Compute len(filters) planes of one chunk.
+
+    A window's maxima are to[1] apart from the next window's, filter by filter to[2], from to[0] on;
+    its places, which begin at `start`, one vector apart, and filter by filter `step`.
+    """
     tap_offset, window_source, cells = tables
     rows = len(filters)
     lanes = VECTOR_BYTES // packed.itemsize
@@ -49,7 +53,22 @@ def _pool_filters(packed, weights, bias, filters, tables, group, step, maxima, p
                 weight = (group * len(tap_offset) + tap) * rows
                 shift = source + tap_offset[tap]
                 block = add_scaled(block, weights, weight, packed, cells, cell, shift)
-            keep_maxima(block, maxima, places, window * lanes, step, cell)
+            keep_maxima(
+                block, maxima, to[0] + window * to[1], to[2], places, start + window * lanes, step,
+                cell,
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def pool_group(packed, weights, bias, rows, tables, group, maxima, to, places, start, step):  # type: ignore[no-untyped-def]
+    """Compute the planes of one group of filters, `rows` of them, for one chunk."""
+    where = maxima, to, places, start, step
+    if rows == len(MANY):
+        _pool_filters(packed, weights, bias, MANY, tables, group, *where)
+    elif rows == len(SOME):
+        _pool_filters(packed, weights, bias, SOME, tables, group, *where)
+    else:
+        _pool_filters(packed, weights, bias, ONE, tables, group, *where)
 
 
 @njit(cache=True, nogil=True)
@@ -68,19 +87,16 @@ def _pool_task(task, parts, x, weights, bias, rows, tables, source, target, y, a
     for group in range(part * groups // parts, (part + 1) * groups // parts):
         maxima[:] = 0
         places[:] = CLOSED
-        if rows == len(MANY):
-            _pool_filters(packed, weights, bias, MANY, tables, group, step, maxima, places)
-        elif rows == len(SOME):
-            _pool_filters(packed, weights, bias, SOME, tables, group, step, maxima, places)
-        else:
-            _pool_filters(packed, weights, bias, ONE, tables, group, step, maxima, places)
+        pool_group(
+            packed, weights, bias, rows, tables, group, maxima, (0, lanes, step), places, 0, step
+        )
         for row in range(min(rows, target.planes - group * rows)):
             unpack(maxima, row * step, y, chunk, group * rows + row, target, y)
             unpack(places, row * step, argmax, chunk, group * rows + row, target, y)
 
 
 @njit(cache=True, nogil=True)
-def _side_by_side(w, b, rows):  # type: ignore[no-untyped-def]
+def side_by_side(w, b, rows):  # type: ignore[no-untyped-def]
     """Return filters and bias with those computed together side by side; the last are filled up."""
     filters, taps = w.shape
     groups = (filters + rows - 1) // rows
@@ -95,7 +111,7 @@ def _side_by_side(w, b, rows):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, parallel=True)
 def _pool(parts, x, w, b, rows, tables, source, target, y, argmax):  # type: ignore[no-untyped-def]
-    weights, bias = _side_by_side(w, b, rows)
+    weights, bias = side_by_side(w, b, rows)
     for task in prange(source.chunks * parts):
         _pool_task(np.int64(task), parts, x, weights, bias, rows, tables, source, target, y, argmax)
 

@@ -26,7 +26,7 @@ ONE = (0,)  # of which the length is what counts
 
 
 @njit(cache=True, nogil=True)
-def _channels_last(x, n, shape, width, image):  # type: ignore[no-untyped-def]
+def channels_last(x, n, shape, width, image):  # type: ignore[no-untyped-def]
     """Copy image n into the middle of `image`, cell by cell."""
     for c in range(shape.c):
         for h in range(shape.h):
@@ -59,19 +59,19 @@ def _list_open(dy, argmax, windows, places, sources, values):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _takes_turns(vectors):  # type: ignore[no-untyped-def]
+def takes_turns(vectors):  # type: ignore[no-untyped-def]
     """Tell whether two sums take turns, as each addition to so few vectors waits for the last."""
     return len(vectors) == FEW_VECTORS
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _add_reads(image, sources, values, count, starts, dense, vectors, lanes, sums):  # type: ignore[no-untyped-def]
+def add_reads(image, sources, values, count, starts, dense, vectors, lanes, sums):  # type: ignore[no-untyped-def]
     """Add value times what was read, for every one listed, to one filter's sum, or two."""
     half = len(sums) // 2
     for vector in range(0, len(starts), len(vectors)):
         even = loaded_at(sums, 0, dense, vector, vectors, lanes)
         done = 0
-        if _takes_turns(vectors):
+        if takes_turns(vectors):
             odd = loaded_at(sums, half, dense, vector, vectors, lanes)
             for i in range(0, count - 1, 2):
                 even = add_scaled(even, values, i, image, starts, vector, sources[i])
@@ -92,18 +92,18 @@ def _filter_task(images, x, dy, argmax, shape, size, vectors, lanes, tables, sum
     sources, values = np.empty(len(windows) + 1, np.int64), np.empty(len(windows) + 1, x.dtype)
     sums[:] = 0
     for n in range(images[0], images[1]):
-        _channels_last(x, n, shape, size[1], image)
+        channels_last(x, n, shape, size[1], image)
         for k in range(shape.k):
             plane = (n * shape.k + k) * len(windows)
             count = _list_open(
                 dy[plane : plane + len(windows)], argmax[plane : plane + len(windows)],
                 windows, places, sources, values,
             )  # fmt: skip
-            _add_reads(image, sources, values, count, starts, dense, vectors, lanes, sums[k])
+            add_reads(image, sources, values, count, starts, dense, vectors, lanes, sums[k])
 
 
 @njit(cache=True, nogil=True)
-def _add_groups(sums, k, columns, dw):  # type: ignore[no-untyped-def]
+def add_groups(sums, k, columns, dw):  # type: ignore[no-untyped-def]
     """Add up all groups' sums of one filter."""
     total = sums[0, k]
     for group in range(1, len(sums)):
@@ -119,12 +119,12 @@ def _add_groups(sums, k, columns, dw):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, parallel=True)
 def filter_gradient(groups, x, dy, argmax, shape, size, vectors, lanes, tables, columns, dw):  # type: ignore[no-untyped-def]
     """Write dw (K, C*R*S) from flat x, dy and argmax; the rest is `segments_plan`'s."""
-    sums = np.empty((groups, shape.k, (1 + _takes_turns(vectors)) * len(columns)), x.dtype)
+    sums = np.empty((groups, shape.k, (1 + takes_turns(vectors)) * len(columns)), x.dtype)
     for group in prange(groups):
         images = group * shape.n // groups, (group + 1) * shape.n // groups
         _filter_task(images, x, dy, argmax, shape, size, vectors, lanes, tables, sums[group])
     for k in prange(shape.k):
-        _add_groups(sums, k, columns, dw[k])
+        add_groups(sums, k, columns, dw[k])
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -138,7 +138,7 @@ def _add_writes(slots, sources, values, count, weights, k, plan, vectors, lanes)
 
 
 @njit(cache=True, nogil=True)
-def _merge(slots, plan, lanes, one, image, first):  # type: ignore[no-untyped-def]
+def merge(slots, plan, lanes, one, image, first):  # type: ignore[no-untyped-def]
     """Add up the slots of every row, to what is in the image from `first` on."""
     for h in range(plan.reads):
         begin = 0
@@ -153,7 +153,8 @@ def _merge(slots, plan, lanes, one, image, first):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, nogil=True)
-def _all_finite(values):  # type: ignore[no-untyped-def]
+def all_finite(values):  # type: ignore[no-untyped-def]
+    """Tell whether no value is an infinity or a NaN."""
     wrong = 0
     for i in range(len(values)):
         wrong += not np.abs(values[i]) < np.inf
@@ -161,7 +162,7 @@ def _all_finite(values):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _scatter(n, dy, argmax, w, shape, row, image):  # type: ignore[no-untyped-def]
+def scatter(n, dy, argmax, w, shape, row, image):  # type: ignore[no-untyped-def]
     """Add up one product at a time, without the zeros around a run."""
     for k in range(shape.k):
         for window in range(shape.pooled_p * shape.pooled_q):
@@ -191,7 +192,7 @@ def _gather(n, dy, argmax, weights, shape, plan, vectors, lanes, one, lists, slo
                 plan.windows, plan.places, sources, values,
             )  # fmt: skip
             _add_writes(slots, sources, values, count, weights, k, plan, vectors, lanes)
-        _merge(slots, plan, lanes, one, image, band * shape.pool_r * shape.stride_h * plan.row)
+        merge(slots, plan, lanes, one, image, band * shape.pool_r * shape.stride_h * plan.row)
 
 
 @njit(cache=True, nogil=True)
@@ -206,15 +207,15 @@ def _data_task(images, dy, argmax, w, weights, dx, shape, plan, vectors, lanes):
     planes = shape.k * shape.pooled_p * shape.pooled_q
     for n in range(images[0], images[1]):
         image[:] = 0
-        if _all_finite(dy[n * planes : (n + 1) * planes]):
+        if all_finite(dy[n * planes : (n + 1) * planes]):
             _gather(n, dy, argmax, weights, shape, plan, vectors, lanes, one, lists, slots, image)
         else:
-            _scatter(n, dy, argmax, w, shape, plan.row, image)
+            scatter(n, dy, argmax, w, shape, plan.row, image)
         _channels_first(image, n, shape, plan.row, dx)
 
 
 @njit(cache=True, nogil=True)
-def _by_lane(w, columns):  # type: ignore[no-untyped-def]
+def by_lane(w, columns):  # type: ignore[no-untyped-def]
     """Return the filters in the order of an image's segments, zeros behind their ends."""
     weights = np.zeros(len(w) * len(columns), w.dtype)
     for k in range(len(w)):
@@ -227,7 +228,7 @@ def _by_lane(w, columns):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, parallel=True)
 def data_gradient(groups, dy, argmax, w, dx, shape, plan, vectors, lanes):  # type: ignore[no-untyped-def]
     """Write flat dx from flat dy and argmax, and w (K, C*R*S), as `slots_plan` lays it out."""
-    weights = _by_lane(w, plan.columns)
+    weights = by_lane(w, plan.columns)
     for group in prange(groups):
         images = group * shape.n // groups, (group + 1) * shape.n // groups
         _data_task(images, dy, argmax, w, weights, dx, shape, plan, vectors, lanes)

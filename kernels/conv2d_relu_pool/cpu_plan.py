@@ -83,7 +83,7 @@ def forward_plan(shape: BlockShape, lanes: int, itemsize: int) -> Windows:
     reach_h = (shape.r - 1) * shape.dilation_h + 1
     reach_w = (shape.s - 1) * shape.dilation_w + 1
     step_h, step_w = shape.pool_r * shape.stride_h, shape.pool_s * shape.stride_w
-    filters = min(FILTERS, key=lambda size: max(1, 3 / size) * -(-shape.k // size) * size)
+    filters = _filters(shape.k)
     groups = -(-shape.k // filters)
     packed_cols = shape.pooled_q * step_w - shape.stride_w + reach_w
     window = shape.pool_r * shape.pool_s * shape.c * shape.r * shape.s
@@ -126,6 +126,45 @@ def forward_plan(shape: BlockShape, lanes: int, itemsize: int) -> Windows:
         np.array(tap_offset, INDEX) * lanes, np.array(window_source, INDEX) * lanes,
         np.array(cells, INDEX) * lanes,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def windows_of_lanes(
+    shape: BlockShape, lanes: int
+) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """Return filters computed together and `Windows`' tables for images that are lanes already.
+
+    Their cells lie row by row with their channels innermost, and there is no padding.
+    """
+    row = shape.w * shape.c
+    tap_offset = [
+        r * shape.dilation_h * row + s * shape.dilation_w * shape.c + c
+        for c in range(shape.c)
+        for r in range(shape.r)
+        for s in range(shape.s)
+    ]
+    step_h, step_w = shape.pool_r * shape.stride_h, shape.pool_s * shape.stride_w
+    window_source = [
+        i * step_h * row + j * step_w * shape.c
+        for i in range(shape.pooled_p)
+        for j in range(shape.pooled_q)
+    ]
+    cells = [
+        i * shape.stride_h * row + j * shape.stride_w * shape.c
+        for i in range(shape.pool_r)
+        for j in range(shape.pool_s)
+    ]
+    cells += cells[-1:] * (-len(cells) % CELLS)
+    filters = _filters(shape.k)
+    return (
+        filters, np.array(tap_offset, INDEX) * lanes, np.array(window_source, INDEX) * lanes,
+        np.array(cells, INDEX) * lanes,
+    )  # fmt: skip
+
+
+def _filters(count: int) -> int:
+    """Return how many filters are computed together."""
+    return min(FILTERS, key=lambda size: max(1, 3 / size) * -(-count // size) * size)
 
 
 def _block(runs: int, length: int, lanes: int) -> tuple[int, int]:

@@ -23,7 +23,7 @@ def test_a_run_records_its_block(run, capsys):
     config = json.loads((run / "config.json").read_text())
     assert (config["block"], config["conv"], config["pool"]) == ("cpu", "auto", "max:auto")
     phases = json.loads((run / "timing.json").read_text())["sessions"][0]["phases"]
-    assert {p["name"] for p in phases if p["kind"] == "block"} == {"conv1", "conv2"}
+    assert {p["name"] for p in phases if p["kind"] == "block"} == {"conv1+conv2"}
     assert profiling(["train-report", str(run)]) == 0
     said = capsys.readouterr().out
     assert f"{run}: block cpu, batches of" in said
