@@ -1,4 +1,4 @@
-"""Command line: ``python -m kernels list | check | new | tune | explain | xray``."""
+"""Command line: ``python -m kernels list | check | new | tune | explain | xray | exercise``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kernels import explain, list_resources, new, plugins, table, tune
+from kernels.exercises import cli as exercises
 from kernels.source import SCALARS
 from kernels.xray import cli
 
@@ -94,6 +95,10 @@ def main(argv: list[str] | None = None) -> int:
     xraying = commands.add_parser("xray", help="what a CUDA C kernel does, line by line, no GPU")
     cli.add_arguments(xraying)
     xraying.set_defaults(run=cli.run)
+
+    exercising = commands.add_parser("exercise", help="graded exercises in writing kernels, no GPU")
+    exercises.add_arguments(exercising)
+    exercising.set_defaults(run=exercises.run)
 
     for command in (listing, check, tuning, xraying):
         plugins.add_argument(command)

@@ -26,8 +26,9 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_120")
 FILES = sorted(
     str(path.relative_to(ROOT))
     for path in ROOT.rglob("*.cu")
-    # The spin measures, and is compiled where that is tested.
-    if not path.is_relative_to(ROOT / "emulator") and path != event_clock.source.path
+    # The spin measures, and is compiled where that is tested; so are the exercises.
+    if not any(path.is_relative_to(ROOT / folder) for folder in ("emulator", "exercises"))
+    and path != event_clock.source.path
 )
 
 

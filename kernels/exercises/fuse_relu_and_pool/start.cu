@@ -1,0 +1,35 @@
+// y[k,i,j] = max over 2x2 windows of max(0, b[k] + sum_{r,s} x[p+r,q+s] w[k,r,s])
+// x (height, width), w (filters, 3, 3), b (filters), y (filters, P/2, Q/2), map (filters, P, Q)
+// A block of 128 threads a filter. P = height - 2, Q = width - 2; an odd row or column is left out.
+// In two steps: the convolution and its ReLU to map, then the maxima of map.
+// Limits: none on the extents.
+constexpr int TAPS = 3, POOL = 2;
+
+__device__ float convolved(const float* x, const float* w, float bias, int width, int p, int q) {
+    float sum = bias;
+    for (int r = 0; r < TAPS; r++) {
+        for (int s = 0; s < TAPS; s++) sum += x[(p + r) * width + q + s] * w[r * TAPS + s];
+    }
+    return max(sum, 0.0f);
+}
+
+extern "C" __global__ void conv_relu_pool(const float* __restrict__ x, const float* __restrict__ w,
+                                          const float* __restrict__ b, float* __restrict__ y,
+                                          float* __restrict__ map, int height, int width) {
+    const int k = blockIdx.x;
+    const int rows = height - TAPS + 1, cols = width - TAPS + 1;
+    const int pooled_rows = rows / POOL, pooled_cols = cols / POOL;
+    const float* taps = w + k * TAPS * TAPS;
+    float* plane = map + k * rows * cols;
+
+    for (int i = threadIdx.x; i < rows * cols; i += blockDim.x) {
+        plane[i] = convolved(x, taps, b[k], width, i / cols, i % cols);
+    }
+    __syncthreads();  // a thread reads what others stored
+    for (int i = threadIdx.x; i < pooled_rows * pooled_cols; i += blockDim.x) {
+        const int p = i / pooled_cols * POOL, q = i % pooled_cols * POOL;
+        const float* window = plane + p * cols + q;
+        const float upper = max(window[0], window[1]), lower = max(window[cols], window[cols + 1]);
+        y[k * pooled_rows * pooled_cols + i] = max(upper, lower);
+    }
+}
