@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from kernels.exercises.launching import (
     NumbaKernel,
 )
 from kernels.exercises.limits import Limit, NotHere
+from kernels.source import ROOT
 from kernels.xray.record import Finding
 from kernels.xray.sanitise import describe
 from kernels.xray.wording import counted
@@ -124,8 +126,10 @@ def in_child(exercise: Exercise, path: Path, language: str, limit: float = CHILD
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "grade.json"
         command = [sys.executable, "-m", __name__, exercise.name, str(path), language, str(answer)]
+        paths = [str(ROOT.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}  # this lab, wherever we are
         try:
-            done = subprocess.run(command, timeout=limit, check=False)
+            done = subprocess.run(command, env=env, timeout=limit, check=False)
         except subprocess.TimeoutExpired:
             text = f"the simulator was stopped after {limit:g} s: a loop that does not end?"
             return Grade((Criterion("ends", False, text),))

@@ -1,10 +1,10 @@
 """Numba's simulator with arrays that note who touches them: counts and faults, as the X-ray's.
 
-The module `cuda` that a kernel sees is Numba's own double. The threads are ours: one runs at a
-time, in CUDA's order, from barrier to barrier, so that a run repeats exactly.
+The module `cuda` that a kernel sees is Numba's own double; its threads are those of `turns`.
 
-Other than the X-ray, which sees the machine code, this sees Python run: what the k-th time brings
-each lane of a warp to a line is taken as one request. Branches and arithmetic are not counted.
+Other than the X-ray, which sees the machine code, this sees Python run: the k-th access of each
+lane of a warp at a line is taken as one request, which is not quite so where some lanes leave an
+inner loop early. Branches and arithmetic are not counted.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ import operator
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba.cuda.simulator import kernelapi
 
+from kernels.exercises.turns import Place, Thread, indices, run_block
 from kernels.xray.record import Access, Array, Finding, Index3, Party, Recording, Warp
 
 WARP, BANKS, SECTOR = 32, 32, 32
-Place = tuple[str, int]
 
 
 def record(
@@ -61,9 +60,8 @@ def record(
     }
     values = [arrays.get(name, _plain(value)) for name, value in args.items()]
     with kernelapi.swapped_cuda_module(function, _Cuda(grid3, block3, watch)):
-        for at in _indices(grid3):
-            _run_block(partial(function, *values), at, block3)
-            watch.end_block(at, block3)
+        for at in indices(grid3):
+            watch.look_at_barriers(run_block(partial(function, *values), at, block3))
     for name in outputs:
         watch.add_unwritten(function, arrays[name])
     threads = block3[0] * block3[1] * block3[2]
@@ -77,65 +75,6 @@ def record(
     )  # fmt: skip
 
 
-class _Thread(threading.Thread):
-    """A thread of a block; it runs in its turn only, until it ends or comes to a barrier."""
-
-    def __init__(
-        self, body: Callable[[], None], block: Index3, thread: Index3, number: int
-    ) -> None:
-        super().__init__(daemon=True)
-        self.blockIdx, self.threadIdx = kernelapi.Dim3(*block), kernelapi.Dim3(*thread)
-        self.thread_id = number
-        self.ended = False
-        self.error: BaseException | None = None
-        self._body = body
-        self._turn, self._pause = threading.Semaphore(0), threading.Semaphore(0)
-
-    def run(self) -> None:
-        try:
-            self._body()
-        except BaseException as error:
-            self.error = error
-        self.ended = True
-        self._pause.release()
-
-    def syncthreads(self) -> None:
-        self._pause.release()
-        self._turn.acquire()
-        if self.ended:  # from outside: nobody goes on
-            raise SystemExit
-
-    def advance(self) -> None:
-        """Let it run to the next barrier, or to its end."""
-        if self.ident is None:
-            self.start()
-        else:
-            self._turn.release()
-        self._pause.acquire()
-
-
-def _run_block(body: Callable[[], None], block: Index3, block_dim: Index3) -> None:
-    """Run the threads of a block, one after the other from barrier to barrier."""
-    threads = [_Thread(body, block, at, number) for number, at in enumerate(_indices(block_dim))]
-    waiting = threads
-    while waiting:
-        for thread in waiting:
-            thread.advance()
-            if thread.error:
-                for other in threads:
-                    if other.ident is not None and not other.ended:
-                        other.ended = True
-                        other.advance()
-                raise thread.error
-        waiting = [thread for thread in waiting if not thread.ended]
-
-
-def _indices(extent: Index3) -> Iterator[Index3]:
-    """Yield what blockIdx or threadIdx can be, x fastest, as CUDA numbers them."""
-    for z, y, x in np.ndindex(*reversed(extent)):
-        yield x, y, z
-
-
 def _three(extent: Sequence[int]) -> Index3:
     x, y, z = (*extent, 1, 1)[:3]
     return x, y, z
@@ -145,27 +84,25 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, np.integer) else value
 
 
-@dataclasses.dataclass(frozen=True)
-class _Touch:
-    """One access by one thread; `epoch` counts the barriers that it has passed."""
+class _Touch(NamedTuple):
+    """One access by one thread; `epoch` counts the barriers that it had passed."""
 
     place: Place
-    block: Index3
-    thread: Index3
+    thread: Thread
     epoch: int
     operation: str
 
     def collides(self, other: _Touch) -> bool:
         """Whether nothing orders the two, and at least one of them writes."""
-        if (self.block, self.thread) == (other.block, other.thread):
+        if self.thread is other.thread:
             return False
-        if self.block == other.block and self.epoch != other.epoch:
+        if self.thread.block == other.thread.block and self.epoch != other.epoch:
             return False
         operations = {self.operation, other.operation}
         return operations not in ({"read"}, {"atomic"})
 
     def party(self) -> Party:
-        return Party(*self.place, self.block, self.thread, self.operation)
+        return Party(*self.place, self.thread.block, self.thread.at, self.operation)
 
 
 class _Watch:
@@ -173,52 +110,32 @@ class _Watch:
 
     def __init__(self) -> None:
         self.findings: dict[tuple[Any, ...], Finding] = {}
-        self._barriers: dict[Index3, list[Place]] = {}  # of the block at hand, by thread
         self._visits: dict[tuple[Any, ...], int] = {}
         self._requests: dict[tuple[Any, ...], dict[tuple[Any, ...], dict[int, int]]] = {}
 
-    def touch(self, frame: FrameType, operation: str) -> _Touch:
-        thread: Any = threading.current_thread()
-        at = tuple(thread.threadIdx)
-        if frame.f_code.co_filename == kernelapi.__file__ and frame.f_back:  # cuda.atomic
-            frame, operation = frame.f_back, "atomic"
-        place = frame.f_code.co_filename, frame.f_lineno
-        epoch = len(self._barriers.get(at, ()))
-        return _Touch(place, tuple(thread.blockIdx), at, epoch, operation)
-
-    def barrier(self, frame: FrameType) -> None:
-        """Wait for the block's threads, and remember that this one came by."""
-        thread: Any = threading.current_thread()
-        thread.syncthreads()
-        passed = self._barriers.setdefault(tuple(thread.threadIdx), [])
-        passed.append((frame.f_code.co_filename, frame.f_lineno))
-
-    def end_block(self, block: Index3, block_dim: Index3) -> None:
-        """Look whether all threads have passed the same barriers; forget the block."""
-        passed = {at: self._barriers.get(at, []) for at in _indices(block_dim)}
-        self._barriers = {}
-        most = max(passed.values(), key=len)
-        for at, barriers in passed.items():
-            if len(barriers) == len(most):
-                continue
-            place = most[len(barriers)]
-            here = sum(len(others) > len(barriers) for others in passed.values())
-            self.add(
-                "barrier", place, block, at, None, None,
-                f"cuda.syncthreads() is reached by {here} of the block's {len(passed)} threads "
-                f"only: thread {at} does not come",
-            )  # fmt: skip
-            return
+    def look_at_barriers(self, threads: Sequence[Thread]) -> None:
+        """Look whether all threads of a block came to the same number of barriers."""
+        most = max((thread.passed for thread in threads), key=len)
+        for thread in threads:
+            number = len(thread.passed)
+            if number < len(most):
+                here = sum(len(other.passed) > number for other in threads)
+                self.add(
+                    "barrier", most[number], thread.block, thread.at, None, None,
+                    f"cuda.syncthreads() is reached by {here} of the block's {len(threads)} "
+                    f"threads only: thread {thread.at} does not come",
+                )  # fmt: skip
+                return
 
     def request(self, array: _Watched, touch: _Touch, index: int) -> None:
+        """Take an access as its lane's part in a request of the warp."""
         key = (touch.place, array.name, array.space, touch.operation, array.values.itemsize)
-        thread: Any = threading.current_thread()
-        number = thread.thread_id
-        visit = self._visits.get((key, touch.block, number), 0)
-        self._visits[key, touch.block, number] = visit + 1
+        thread = touch.thread
+        visit = self._visits.get((key, thread), 0)
+        self._visits[key, thread] = visit + 1
         group = self._requests.setdefault(key, {})
-        lanes = group.setdefault((touch.block, number // WARP, visit), {})
-        lanes[number % WARP] = index
+        lanes = group.setdefault((thread.block, thread.number // WARP, visit), {})
+        lanes[thread.number % WARP] = index
 
     def add(
         self,
@@ -335,55 +252,63 @@ class _Watched:
     def _note(self, index: Any, operation: str) -> int | None:
         """Note one access; return its place in `values`, or None where there is none."""
         frame = sys._getframe(2)
-        touch = self._watch.touch(frame, operation)
-        indices = index if isinstance(index, tuple) else (index,)
-        if len(indices) != len(self.shape):
+        is_atomic = frame.f_code.co_filename == kernelapi.__file__  # in cuda.atomic
+        if is_atomic and frame.f_back:
+            frame = frame.f_back
+        place = frame.f_code.co_filename, frame.f_lineno
+        thread: Any = threading.current_thread()
+        touch = _Touch(place, thread, len(thread.passed), "atomic" if is_atomic else operation)
+        numbers = tuple(map(operator.index, index if isinstance(index, tuple) else (index,)))
+        if len(numbers) != len(self.shape):
             raise TypeError(
                 f"{self.name} has {len(self.shape)} dimensions and is indexed by "
-                f"{len(indices)} numbers (arrays in global memory are flat)"
+                f"{len(numbers)} numbers (arrays in global memory are flat)"
             )
-        numbers = [operator.index(one) for one in indices]
-        flat = 0
+        flat, is_inside = 0, True
         for number, extent in zip(numbers, self.shape, strict=True):
             flat = flat * extent + number
-        text = f"{self.name}[{', '.join(map(str, numbers))}]"
-        if not all(0 <= one < extent for one, extent in zip(numbers, self.shape, strict=True)):
+            is_inside &= 0 <= number < extent
+        if not is_inside:
             extents = " x ".join(map(str, self.shape))
-            message = f"{operation}s {text}, outside of its {extents} elements"
-            self._add("bounds", touch, flat, message)
+            text = f"{operation}s {self._element(numbers)}, outside of its {extents} elements"
+            self._add("bounds", touch, flat, text)
             return None
-        if (touch.operation, operation) != ("atomic", "read"):  # one access is enough for it
+        if not (is_atomic and operation == "read"):  # an atomic addition is one access
             self._watch.request(self, touch, flat)
-        self._look_for_race(touch, flat, text)
+        self._look_for_race(touch, flat, numbers)
         if operation == "read" and not self.defined[flat]:
-            self._add("uninitialised", touch, flat, f"reads {text}, which nobody has written")
+            text = f"reads {self._element(numbers)}, which nobody has written"
+            self._add("uninitialised", touch, flat, text)
         self._seen[operation][flat] = True
-        self.defined[flat] |= operation == "write"
+        if operation == "write":
+            self.defined[flat] = True
         return flat
 
-    def _look_for_race(self, touch: _Touch, flat: int, text: str) -> None:
+    def _element(self, numbers: tuple[int, ...]) -> str:
+        return f"{self.name}[{', '.join(map(str, numbers))}]"
+
+    def _look_for_race(self, touch: _Touch, flat: int, numbers: tuple[int, ...]) -> None:
         earlier = [self._written[flat]] if flat in self._written else []
-        if touch.operation != "read":
+        if touch.operation == "read":
+            self._read.setdefault(flat, []).append(touch)
+        else:
             earlier += self._read.pop(flat, [])
             self._written[flat] = touch
-        else:
-            self._read.setdefault(flat, []).append(touch)
-        for other in earlier:
-            if touch.collides(other):
-                self._add(
-                    "race", touch, flat,
-                    f"{touch.operation} of {text} by thread {touch.thread} of block {touch.block}, "
-                    f"and {other.operation} by thread {other.thread} of block {other.block} at "
-                    f"line {other.place[1]}, with no barrier between", other.party(),
-                )  # fmt: skip
-                return
+        other = next((one for one in earlier if touch.collides(one)), None)
+        if other:
+            one, two = touch.thread, other.thread
+            text = (
+                f"{touch.operation} of {self._element(numbers)} by thread {one.at} of block "
+                f"{one.block}, and {other.operation} by thread {two.at} of block {two.block} at "
+                f"line {other.place[1]}, with no barrier between"
+            )
+            self._add("race", touch, flat, text, other.party())
 
     def _add(
         self, kind: str, touch: _Touch, flat: int, message: str, other: Party | None = None
     ) -> None:
-        self._watch.add(
-            kind, touch.place, touch.block, touch.thread, self.name, flat, message, 1, other
-        )
+        block, at = touch.thread.block, touch.thread.at
+        self._watch.add(kind, touch.place, block, at, self.name, flat, message, 1, other)
 
 
 class _Cuda(kernelapi.FakeCUDAModule):
@@ -391,14 +316,16 @@ class _Cuda(kernelapi.FakeCUDAModule):
 
     def __init__(self, grid: Index3, block: Index3, watch: _Watch) -> None:
         super().__init__(grid, block, 0)
-        self._watched, self._watch = _Shared(watch), watch
+        self._watched = _Shared(watch)
 
     @property
     def shared(self) -> _Shared:
         return self._watched
 
     def syncthreads(self) -> None:
-        self._watch.barrier(sys._getframe(1))
+        thread: Any = threading.current_thread()
+        frame = sys._getframe(1)
+        thread.wait_at((frame.f_code.co_filename, frame.f_lineno))
 
 
 class _Shared:
@@ -413,7 +340,7 @@ class _Shared:
         frame = sys._getframe(1)
         file, line = frame.f_code.co_filename, frame.f_lineno
         thread: Any = threading.current_thread()
-        key = (file, line, tuple(thread.blockIdx))
+        key = (file, line, thread.block)
         if key not in self._arrays:
             named = re.match(r"\s*(\w+)\s*=", linecache.getline(file, line))
             values = np.full(shape, np.nan, np.float32)
