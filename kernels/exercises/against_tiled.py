@@ -5,16 +5,13 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from kernels import resources, table, xray
-from kernels.exercises.limits import NotHere, Verdict, within
+from kernels import table, xray
+from kernels.exercises.for_gpu import GPU, cuda_usage
+from kernels.exercises.limits import Verdict, within
 from kernels.shapes import Conv2dShape
-from kernels.source import KernelCompileError
-from kernels.xray import gpus, static
+from kernels.xray import gpus
 from kernels.xray.bound import bound
 from kernels.xray.record import Recording
-
-# For bounds and registers: so small that a launch which a laptop can count fills it.
-GPU = gpus.find("t4")
 
 
 def below_tiled(recording: Recording, shape: Conv2dShape) -> Verdict:
@@ -45,15 +42,7 @@ def below_tileds_bound(recording: Recording, shape: Conv2dShape) -> Verdict:
 
 def no_local_memory(recording: Recording) -> Verdict:
     """Ask the compiler to keep everything in registers."""
-    try:
-        kernel = static.compiled(
-            Path(recording.file), recording.kernel, GPU.arch, recording.defines
-        )
-    except resources.NvrtcMissingError as error:
-        raise NotHere(str(error)) from None
-    except KernelCompileError as error:
-        return False, f"NVRTC refuses what the emulator takes: {error}"
-    usage = kernel.usage
+    usage = cuda_usage(Path(recording.file), recording.kernel)
     if not usage.stack_bytes:
         return True, f"none on a {GPU.name}; {usage.registers} registers a thread"
     return False, (

@@ -1,8 +1,8 @@
 """The grader: what a participant's file has to meet, criterion by criterion.
 
-It compiles; its launches end; the judge finds the results right; the sanitiser finds no fault; and
-the counts of the first launch keep the exercise's limits. What comes first is looked at first: a
-kernel that is wrong is not counted.
+It compiles; its launches end; the judge finds the results right; the sanitiser finds no fault; a
+GPU's compiler takes it, where one is installed; and the counts of the first launch keep the
+exercise's limits. A kernel that is wrong is not counted.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from kernels import compare, emulator
 from kernels.exercises import catalogue
 from kernels.exercises.exercise import Case, Exercise, ExerciseError
+from kernels.exercises.for_gpu import NotForGpu, NotHere
 from kernels.exercises.launching import (
     CudaKernel,
     Kernel,
@@ -30,7 +31,7 @@ from kernels.exercises.launching import (
     NotEnded,
     NumbaKernel,
 )
-from kernels.exercises.limits import Limit, NotHere
+from kernels.exercises.limits import Limit
 from kernels.source import ROOT
 from kernels.xray.record import Finding
 from kernels.xray.sanitise import describe
@@ -116,9 +117,10 @@ def grade(exercise: Exercise, path: Path, language: str) -> Grade:
         except NotEnded as error:
             return Grade((*done, Criterion("ends", False, f"on {case.label}: {error}")))
     done += [Criterion("ends", True, ""), _right(cases, launched), _sanitiser(cases, launched)]
-    ready = all(criterion.passed for criterion in done)
-    limits = exercise.limits if ready else ()
-    return Grade((*done, *(_limit(one, cases[0], launched[0]) for one in limits)))
+    if not all(criterion.passed for criterion in done):
+        return Grade(tuple(done))
+    limits = (_limit(one, cases[0], launched[0]) for one in exercise.limits)
+    return Grade((*done, _for_gpu(kernel), *limits))
 
 
 def in_child(exercise: Exercise, path: Path, language: str, limit: float = CHILD_LIMIT) -> Grade:
@@ -186,12 +188,21 @@ def _whose(finding: Finding) -> str:
     return f", first by thread {finding.thread} of block {finding.block}"
 
 
+def _for_gpu(kernel: Kernel) -> Criterion:
+    try:
+        return Criterion("for a GPU", True, kernel.for_gpu())
+    except NotForGpu as error:
+        return Criterion("for a GPU", False, str(error))
+    except NotHere as error:
+        return Criterion("for a GPU", None, f"not looked at: {error}")
+
+
 def _limit(limit: Limit, case: Case, launch: Launched) -> Criterion:
     if launch.recording.cut:
         return Criterion(limit.name, False, f"on {case.label}: too much is done to be counted")
     try:
         passed, message = limit.look(launch.recording)
-    except NotHere as error:
+    except (NotHere, NotForGpu) as error:
         return Criterion(limit.name, None, f"not looked at: {error}")
     return Criterion(limit.name, passed, message if passed else f"on {case.label}: {message}")
 

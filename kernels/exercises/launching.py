@@ -17,6 +17,8 @@ import numpy as np
 from kernels import emulator
 from kernels.emulator.scan import followed
 from kernels.exercises.exercise import Case, Exercise
+from kernels.exercises.for_gpu import GPU, compile_numba, cuda_usage
+from kernels.numba_cuda import NumbaSource
 from kernels.source import ROOT
 from kernels.xray import launch, names, recording, unsupported
 from kernels.xray.record import Recording
@@ -45,6 +47,10 @@ class Kernel(Protocol):
 
     def launch(self, case: Case) -> Launched:
         """Launch it; raise `NotEnded`."""
+        ...
+
+    def for_gpu(self) -> str:
+        """Return what a GPU's compiler says; raise `for_gpu.NotHere` or `for_gpu.NotForGpu`."""
         ...
 
 
@@ -102,6 +108,11 @@ class CudaKernel:
             raise NotEnded(str(error)) from None
         return Launched(recordings[0], args)
 
+    def for_gpu(self) -> str:
+        """Return the registers that NVRTC gives it."""
+        usage = cuda_usage(self._path, self._function.name)
+        return f"NVRTC compiles it for {GPU.arch}: {usage.registers} registers a thread"
+
 
 def wrong_kernel(path: Path, exercise: Exercise, found: Sequence[str]) -> str:
     """Return what to say of a file without the kernel that is asked for."""
@@ -138,8 +149,6 @@ class NumbaKernel:
     """
 
     def __init__(self, path: Path, exercise: Exercise, parameters: Sequence[str]) -> None:
-        from kernels.numba_cuda import NumbaSource
-
         self._path = path
         name = f"exercise_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path)
@@ -153,7 +162,7 @@ class NumbaKernel:
             exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))
         except (Exception, SystemExit) as error:
             raise NotAccepted(_python_error(error, path)) from None
-        source = NumbaSource(name)
+        self._source = source = NumbaSource(name)
         if exercise.kernel not in source.kernels():
             raise NotAccepted(wrong_kernel(path, exercise, source.kernels()))
         self._function = source.namespace("float32", (), simulated=True)[exercise.kernel]
@@ -175,6 +184,11 @@ class NumbaKernel:
         except Exception as error:  # whatever a participant's code does is its result
             raise NotEnded(_python_error(error, self._path)) from None
         return Launched(seen, args)
+
+    def for_gpu(self) -> str:
+        """Return that Numba compiles it."""
+        compile_numba(self._source, self._function.__name__)
+        return f"Numba compiles it for {GPU.arch}"
 
 
 def _python_error(error: BaseException, path: Path) -> str:

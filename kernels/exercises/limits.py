@@ -20,10 +20,6 @@ SECTOR_SLACK = 1.25
 Verdict = tuple[bool, str]
 
 
-class NotHere(RuntimeError):  # noqa: N818
-    """A limit that cannot be looked at on this machine; the message says what is missing."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Limit:
     """A limit on one launch.
@@ -33,7 +29,7 @@ class Limit:
     name
         What the criterion is called.
     look
-        Takes the recording; raises `NotHere` where nothing can be told.
+        Takes the recording; raises `for_gpu.NotHere` where nothing can be told.
     """
 
     name: str

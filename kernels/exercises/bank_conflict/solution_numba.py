@@ -13,12 +13,13 @@ from numba import cuda, float32, int32, uint32
 from kernels.index_numba import Scalars
 
 TILE, ROWS = 32, 8  # a warp's row; the launch's block has 32 x 8 threads
+PITCH = TILE + 1  # the pad: a column is in 32 banks, not in one
 
 
 @cuda.jit
 def transpose(x: Scalars, y: Scalars, rows: int32, cols: int32) -> None:
     """One thread four elements of y."""
-    tile = cuda.shared.array((TILE, TILE + 1), float32)  # the pad: a column in 32 banks, not one
+    tile = cuda.shared.array((TILE, PITCH), float32)
     top = int32(cuda.blockIdx.y * TILE)
     left = int32(cuda.blockIdx.x * TILE)
     for i in range(int32(cuda.threadIdx.y), TILE, ROWS):

@@ -13,12 +13,13 @@ from numba import cuda, float32, int32, uint32
 from kernels.index_numba import Scalars, scalar
 
 THREADS = 256  # the launch's block
+STAGED = THREADS + 2
 
 
 @cuda.jit
 def smooth(x: Scalars, y: Scalars, n: int32) -> None:
     """One thread an element of y."""
-    staged = cuda.shared.array(THREADS + 2, float32)
+    staged = cuda.shared.array(STAGED, float32)
     i = int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
     at = int32(cuda.threadIdx.x + 1)
     if i < n:
