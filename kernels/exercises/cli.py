@@ -12,12 +12,12 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from kernels.emulator import CompilerNotFound
 from kernels.exercises.catalogue import EXERCISES, find
-from kernels.exercises.exercise import LANGUAGES, Exercise, ExerciseError
+from kernels.exercises.exercise import COMMAND, LANGUAGES, Exercise, ExerciseError
 from kernels.exercises.grade import Grade, grade, in_child, problem
 from kernels.exercises.progress import Progress, ProgressError, load, updated
 
-COMMAND = "python -m kernels exercise"
 DEFAULT_FOLDER = Path("exercises")
 WIDTH = 120  # of what is no terminal
 _VERDICTS = {True: "passed", False: "FAILED", None: "-"}
@@ -73,9 +73,11 @@ def run(args: argparse.Namespace) -> int:
     """Do what `args` say; return 0, 1 for a file that does not pass, 2 for bad input."""
     try:
         return int(args.act(args))
-    except (ExerciseError, ProgressError) as error:
+    except (ExerciseError, ProgressError, CompilerNotFound) as error:
         print(f"exercise: {error}", file=sys.stderr)
     except OSError as error:
+        if error.filename is None:  # not of a participant's file
+            raise
         print(f"exercise: {error.filename}: {error.strerror}", file=sys.stderr)
     return 2
 
@@ -88,7 +90,10 @@ def _list(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    view = Table("", "exercise", "idea", *LANGUAGES.values(), box=None)
+    view = Table(box=None)
+    view.add_column(justify="right")
+    for column in ("exercise", "idea", *LANGUAGES.values()):
+        view.add_column(column)
     for exercise in EXERCISES:
         states = _row(exercise, progress, args.dir)["languages"]
         told = [
@@ -216,17 +221,11 @@ def _as_json(exercise: Exercise, path: Path, language: str, graded: Grade) -> di
 def _tell(exercise: Exercise, path: Path, language: str, graded: Grade, folder: Path) -> None:
     print(f"{exercise.number}. {exercise.title}, {LANGUAGES[language]}: {path}\n")
     width = max(len(criterion.name) for criterion in graded.criteria)
+    columns = shutil.get_terminal_size((WIDTH, 24)).columns
     for criterion in graded.criteria:
         head = f"  {_VERDICTS[criterion.passed]:6}  {criterion.name:{width}}  "
         for line in criterion.message.splitlines() or [""]:
-            print(
-                textwrap.fill(
-                    line,
-                    shutil.get_terminal_size((WIDTH, 24)).columns,
-                    initial_indent=head,
-                    subsequent_indent=" " * (len(head) + 2),
-                ).rstrip()
-            )
+            print(textwrap.fill(head + line, columns, subsequent_indent=" " * (len(head) + 2)))
             head = " " * len(head)
     if not graded.passed:
         if exercise.limits and {"right", "sanitiser"} & set(graded.failed):

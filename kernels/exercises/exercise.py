@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kernels.exercises.limits import Limit
 
 FOLDER = Path(__file__).parent
+COMMAND = "python -m kernels exercise"
 LANGUAGES = {"cuda_c": "CUDA C", "numba": "Numba"}
 BOTH = tuple(LANGUAGES)
 THREADS = 256  # of a block, where a case says nothing else
@@ -117,8 +118,11 @@ class Exercise:
         return FOLDER / self.name / f"solution{_SUFFIXES[language]}"
 
     def text(self) -> str:
-        """Return the task."""
-        return (FOLDER / self.name / "task.md").read_text(encoding="utf-8")
+        """Return the task, and the commands that go with it."""
+        task = (FOLDER / self.name / "task.md").read_text(encoding="utf-8")
+        check, hint = (f"`{COMMAND} {action} {self.number}`" for action in ("check", "hint"))
+        languages = " (`--numba` for Numba)" if "numba" in self.languages else ""
+        return f"{task}\nTo grade your file: {check}{languages}. For a hint: {hint}.\n"
 
     def hints(self) -> list[str]:
         """Return the hints, in the order in which they help more."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kernels import resources
-from kernels.numba_cuda import NumbaSource, ptx_problem
 from kernels.source import KernelCompileError
 from kernels.xray import gpus
+
+if TYPE_CHECKING:
+    from kernels.numba_cuda import NumbaSource  # slow to import
 
 # Whose compute capability, and whose bounds. The oldest there is: what it takes, all take. And so
 # small that a launch which a laptop can count fills it.
@@ -49,6 +52,8 @@ def cuda_usage(path: Path, kernel: str) -> resources.Usage:
 
 def compile_numba(source: NumbaSource, kernel: str) -> None:
     """Compile a Numba kernel to PTX; raise `NotHere` or `NotForGpu`."""
+    from kernels.numba_cuda import ptx_problem
+
     if problem := ptx_problem():
         raise NotHere(problem)
     name = source.path.name

@@ -18,7 +18,6 @@ from kernels import emulator
 from kernels.emulator.scan import followed
 from kernels.exercises.exercise import Case, Exercise
 from kernels.exercises.for_gpu import GPU, compile_numba, cuda_usage
-from kernels.numba_cuda import NumbaSource
 from kernels.source import ROOT
 from kernels.xray import launch, names, recording, unsupported
 from kernels.xray.record import Recording
@@ -149,6 +148,8 @@ class NumbaKernel:
     """
 
     def __init__(self, path: Path, exercise: Exercise, parameters: Sequence[str]) -> None:
+        from kernels.numba_cuda import NumbaSource  # slow to import
+
         self._path = path
         name = f"exercise_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path)

@@ -67,6 +67,7 @@ def test_from_start_to_passed(run, tmp_path):
         assert re.search(
             r"passed +right .*\n +FAILED +sanitiser +on 1,000 outputs, 5 taps: 02_", out
         )
+        assert "\n  passed  compiles\n  passed  ends\n" in out
         assert "A hint: python -m kernels exercise hint 2\n" in out
     assert states(run)["guard_the_edge"]["cuda_c"] == {"state": "tried", "attempts": 2}
     assert "tried 2 times" in run("list")[1]
@@ -207,6 +208,17 @@ def test_interrupted(run, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "grade", interrupt)
     assert run("check", "2")[0] == 130
     assert states(run)["guard_the_edge"]["cuda_c"]["attempts"] == 0
+
+
+def test_without_a_compiler_that_can_trace_it_says_so(run, monkeypatch):
+    def load(*args: object, **options: object) -> None:
+        raise emulator.CompilerNotFound("CXX is clang++; tracing needs g++: unset CXX")
+
+    run("start", "2")
+    monkeypatch.setattr(emulator, "load", load)
+    code, out, err = run("check", "2")
+    assert (code, out) == (2, "")
+    assert err == "exercise: CXX is clang++; tracing needs g++: unset CXX\n"
 
 
 def test_without_a_compiler_it_says_so_and_counts_no_try(run, monkeypatch):
