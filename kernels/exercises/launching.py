@@ -77,14 +77,14 @@ class CudaKernel:
         except emulator.CompileError as error:
             raise NotAccepted(unsupported.with_advice(str(error))) from None
         if exercise.kernel not in module.kernels:
-            raise NotAccepted(wrong_kernel(path, exercise, module.kernels))
+            raise NotAccepted(_wrong_kernel(path, exercise, module.kernels))
         self._path = path
         self._function = module.get_function(exercise.kernel)
         build = module.build
         files = followed(build.path, build.include_dirs)
         _, line, found = names.declaration(exercise.kernel, files)
         if len(found) == len(self._function.parameters) and list(found) != list(parameters):
-            raise NotAccepted(wrong_parameters(f"{path.name}:{line}", exercise, found, parameters))
+            raise NotAccepted(_wrong_parameters(f"{path.name}:{line}", exercise, found, parameters))
 
     def launch(self, case: Case) -> Launched:
         """Launch it under the X-ray; raise `NotEnded`."""
@@ -113,13 +113,13 @@ class CudaKernel:
         return f"NVRTC compiles it for {GPU.arch}: {usage.registers} registers a thread"
 
 
-def wrong_kernel(path: Path, exercise: Exercise, found: Sequence[str]) -> str:
+def _wrong_kernel(path: Path, exercise: Exercise, found: Sequence[str]) -> str:
     """Return what to say of a file without the kernel that is asked for."""
     has = f"it has {', '.join(found)}" if found else "it has none"
     return f"{path.name}: there is no kernel {exercise.kernel!r}; {has}: keep the name"
 
 
-def wrong_parameters(
+def _wrong_parameters(
     where: str, exercise: Exercise, found: Sequence[str], wanted: Sequence[str]
 ) -> str:
     """Return what to say of a kernel whose parameters are not those of the text."""
@@ -165,12 +165,12 @@ class NumbaKernel:
             raise NotAccepted(_python_error(error, path)) from None
         self._source = source = NumbaSource(name)
         if exercise.kernel not in source.kernels():
-            raise NotAccepted(wrong_kernel(path, exercise, source.kernels()))
+            raise NotAccepted(_wrong_kernel(path, exercise, source.kernels()))
         self._function = source.namespace("float32", (), simulated=True)[exercise.kernel]
         found = list(inspect.signature(self._function).parameters)
         if found != list(parameters):
             line = self._function.__code__.co_firstlineno
-            raise NotAccepted(wrong_parameters(f"{path.name}:{line}", exercise, found, parameters))
+            raise NotAccepted(_wrong_parameters(f"{path.name}:{line}", exercise, found, parameters))
 
     def launch(self, case: Case) -> Launched:
         """Launch it on the simulator; raise `NotEnded`."""
