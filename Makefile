@@ -16,7 +16,7 @@ CUDA_FILES = $(shell find kernels profiling tests -name '*.cu' -o -name '*.cuh' 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all gpu doctor bench check format compare-torch bench-emulator bench-xray clean FORCE
+.PHONY: help train test test-all gpu doctor bench check format compare-torch bench-emulator bench-xray guide clean FORCE
 
 help:  ## list the commands
 	@awk -F ':.*##  *' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ bench-emulator: $(VENV)/with-nothing  ## time the emulator against Numba's CUDA 
 
 bench-xray: $(VENV)/with-nothing  ## time the X-ray against plain emulation
 	$(RUN) -m kernels.xray
+
+guide: $(VENV)/with-test  ## run the commands of the workshop's guide, and put in what they print
+	$(RUN) docs/replay.py docs/workshop.md
 
 clean:  ## remove the environment and what tools left
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
