@@ -1,8 +1,8 @@
 """Runs the commands of a guide, and puts what they print below them: python docs/replay.py FILE.
 
-A guide's blocks begin with ```console, and hold one command each, behind ``$ ``, with its output. The
-words behind ``console`` say what of that is kept: ``first=12 last=5`` lines, ``exit=1`` where the
-command is to fail. All commands of a guide run in one new folder, in their order.
+A guide's blocks begin with ```console, and hold one command each, behind ``$ ``, with its output.
+The words behind ``console`` say what of that is kept: ``first=12 last=5`` lines, ``exit=1`` where
+the command is to fail. All commands of a guide run in one new folder, in their order.
 
 With ``--check`` the file stays as it is: each command must end as it should, and each line of the
 guide that has no number in it must be among what it prints.
@@ -29,7 +29,7 @@ class GuideError(Exception):
 
 
 def run(command: str, folder: Path) -> tuple[int, str]:
-    """Run a command in a folder, as in a terminal 100 columns wide; return its exit code and text."""
+    """Run a command in a folder, 100 columns wide; return its exit code and what it prints."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -89,7 +89,8 @@ def replay(text: str, check: bool) -> str:
                     ):
                         raise GuideError(f"{command}: prints no line {line!r}\n{printed}")
                 return block[0]
-            return f"```console{block[1]}\n$ {command}\n{_kept(printed, options)}\n```"
+            kept = _kept(printed, options)
+            return "\n".join([f"```console{block[1]}", f"$ {command}", *kept.splitlines(), "```"])
 
         return _BLOCK.sub(one, text)
 

@@ -36,7 +36,6 @@ done
 
 ```console exit=3
 $ echo kept > file; exit 3
-
 ```
 
 ```console
@@ -54,7 +53,7 @@ def test_what_commands_print_is_put_below_them():
 
 @pytest.mark.parametrize(
     ("old", "new", "told"),
-    [("done\n", "finished\n", "no line 'finished'"), ("exit=3", "exit=1", "exit code 3")],
+    [("\ndone\n", "\nfinished\n", "no line 'finished'"), ("exit=3", "exit=1", "exit code 3")],
 )
 def test_a_guide_that_is_wrong_is_told(old, new, told):
     with pytest.raises(replay.GuideError, match=told):
