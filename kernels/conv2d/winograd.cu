@@ -3,8 +3,8 @@
 // A block owns 32 filters x 32 tiles of 2x2 outputs; a warp 2 of the 16 points, a lane 8 x 4 sums.
 // Against register_tiled: 16 products for 4 outputs of a channel, not 36. Filters are transformed
 // once, tiles on their way to shared memory; no transformed image is stored. Limits: 3x3, stride
-// and dilation 1. An infinite input makes NaN of its tile. Tiles' inputs overlap and are 2 columns
-// apart: 8 sectors a request where 4 would do, most of them from L1.
+// and dilation 1. An infinite input makes NaN of its tile. Images of odd width are read one word a
+// lane, 2 columns apart: 8 sectors a request where 4 would do.
 //
 // After Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016. Its error: in
 // one dimension y0 = (d0-d2) g0 + (d1+d2)(g0+g1+g2)/2 + (d2-d1)(g0-g1+g2)/2. With magnitudes
@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 8 / sizeof(scalar))
         from += channels * STEP / LANES;
         for (int channel = threadIdx.x / 32; channel < channels; channel += THREADS / 32) {
             scalar at[4][4];
-            load_data(at, x, shape, tile, c + channel);
+            load_data<32>(at, x, shape, tile, c + channel, true);
 #pragma unroll
             for (int point = 0; point < POINTS; point++) {
                 data[channel * STEP + point * SIDE + lane] = at[point / 4][point % 4];
@@ -78,8 +78,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 8 / sizeof(scalar))
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
                     if (i < p_end && in_pairs) {
-                        *reinterpret_cast<Pair*>(to + i * shape.q) =
-                            Pair{outputs[i][0] + bias, outputs[i][1] + bias};
+                        const Pair pair = {outputs[i][0] + bias, outputs[i][1] + bias};
+                        *reinterpret_cast<Pair*>(to + i * shape.q) = pair;
                     } else if (i < p_end) {
                         to[i * shape.q] = outputs[i][0] + bias;
                         if (1 < q_end) to[i * shape.q + 1] = outputs[i][1] + bias;

@@ -144,20 +144,51 @@ __device__ __forceinline__ WinogradTile tile_of(int i, const Conv2dShape& shape)
     return WinogradTile{at.b, at.c * 2, at.d * 2, at.a == 0};
 }
 
-// Read a tile of one channel, zero outside the image, and transform it.
+// Read a tile of one channel, zero outside the image, and transform it. WIDTH lanes beside each
+// other have tiles that follow each other; all of a warp take part.
+template <int WIDTH>
 __device__ __forceinline__ void load_data(scalar (&points)[4][4], const scalar* __restrict__ x,
-                                          const Conv2dShape& shape, const WinogradTile& tile,
-                                          int c) {
+                                          const Conv2dShape& shape, const WinogradTile& tile, int c,
+                                          bool is_wanted) {
     const int top = tile.p - shape.pad_top, left = tile.q - shape.pad_left;
     const scalar* plane = x + x_offset(shape, tile.n, c, 0, 0);
+    const int lane = threadIdx.x % WIDTH;
+    const bool in_pairs = shape.w % 2 == 0 && reinterpret_cast<size_t>(x) % sizeof(Pair) == 0;
+    const bool is_first = lane == 0 || tile.q == 0;
+    const bool is_last = lane == WIDTH - 1 || tile.q + 2 >= shape.q;
     scalar data[4][4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        const bool in_rows = tile.exists && inside(top + i, shape.h);
+        const bool in_rows = is_wanted && tile.exists && inside(top + i, shape.h);
+        const scalar* row = plane + (top + i) * shape.w + left;
+        const auto one = [&](int j) {
+            return in_rows && inside(left + j, shape.w) ? row[j] : scalar(0);
+        };
+        const auto two = [&](int j) {
+            Pair pair = {};
+            if (in_rows && inside(left + j, shape.w)) {
+                pair = *reinterpret_cast<const Pair*>(row + j);
+            }
+            return pair;
+        };
+        if (in_pairs && left % 2 == 0) {
+            const Pair begin = two(0), end = two(2);
+            data[i][0] = begin.first;
+            data[i][1] = begin.second;
+            data[i][2] = end.first;
+            data[i][3] = end.second;
+        } else if (in_pairs) {
+            // The middle is a pair; what is left and right of it the neighbours have read.
+            const Pair middle = two(1);
+            const scalar before = __shfl_up_sync(~0u, middle.second, 1, WIDTH);
+            const scalar behind = __shfl_down_sync(~0u, middle.first, 1, WIDTH);
+            data[i][0] = is_first ? one(0) : before;
+            data[i][1] = middle.first;
+            data[i][2] = middle.second;
+            data[i][3] = is_last ? one(3) : behind;
+        } else {
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const bool in_image = in_rows && inside(left + j, shape.w);
-            data[i][j] = in_image ? plane[(top + i) * shape.w + left + j] : scalar(0);
+            for (int j = 0; j < 4; j++) data[i][j] = one(j);
         }
     }
     both_ways(data_points, data, points);

@@ -23,14 +23,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 8 / sizeof(scalar))
     const int first_c = blockIdx.x / slices % channel_blocks * SIDE;
     const int tiles = shape.n * ceil_div(shape.p, 2) * ceil_div(shape.q, 2);
     const int step = threadIdx.x % STEPS;
+    // Then a tile's two outputs of a row are whole and aligned.
+    const bool in_pairs = shape.q % 2 == 0 && reinterpret_cast<size_t>(dy) % sizeof(Pair) == 0;
 
     scalar sums[2][LEFT][RIGHT] = {};
     for (int first = slice * STEPS; first < tiles; first += slices * STEPS) {
         // Load and transform: neighbouring threads take neighbouring tiles of a channel or filter.
         const WinogradTile tile = tile_of(first + step, shape);
         for (int i = threadIdx.x / STEPS; i < SIDE; i += THREADS / STEPS) {
-            scalar at[4][4] = {};
-            if (first_c + i < shape.c) load_data(at, x, shape, tile, first_c + i);
+            scalar at[4][4];
+            load_data<STEPS>(at, x, shape, tile, first_c + i, first_c + i < shape.c);
 #pragma unroll
             for (int point = 0; point < POINTS; point++) {
                 data[step * STEP + point * SIDE + i] = at[point / 4][point % 4];
@@ -39,10 +41,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 8 / sizeof(scalar))
             const bool in_filters = tile.exists && first_k + i < shape.k;
             const scalar* from = dy + y_offset(shape, tile.n, first_k + i, tile.p, tile.q);
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const bool in_plane =
-                    in_filters && tile.p + j / 2 < shape.p && tile.q + j % 2 < shape.q;
-                outputs[j / 2][j % 2] = in_plane ? from[j / 2 * shape.q + j % 2] : scalar(0);
+            for (int row = 0; row < 2; row++) {
+                const bool in_rows = in_filters && tile.p + row < shape.p;
+                Pair pair = {};
+                if (in_rows && in_pairs) {
+                    pair = *reinterpret_cast<const Pair*>(from + row * shape.q);
+                } else if (in_rows) {
+                    pair.first = from[row * shape.q];
+                    if (tile.q + 1 < shape.q) pair.second = from[row * shape.q + 1];
+                }
+                outputs[row][0] = pair.first;
+                outputs[row][1] = pair.second;
             }
             both_ways(gradient_points, outputs, at);
 #pragma unroll

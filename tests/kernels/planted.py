@@ -261,8 +261,12 @@ PLANTS = (
         "__syncthreads(); // a thread reads what 8 warps stored", "",
     ),
     _plant("half a tile past the edge", "winograd", "if (1 < q_end)", ""),
-    _plant("gradient past the edge", "winograd", "&& tile.q + j % 2 < shape.q", "",
+    _plant("gradient past the edge", "winograd", "if (tile.q + 1 < shape.q)", "",
            source="filter_source"),
+    _plant("a neighbour of the row above", "winograd", "lane == 0 || tile.q == 0", "lane == 0",
+           file="conv2d/winograd.cuh"),
+    _plant("a pair that lies across words", "winograd", "in_pairs && left % 2 == 0", "in_pairs",
+           file="conv2d/winograd.cuh"),
     # A product of gathered tiles.
     _plant(
         "no barrier before the product", "implicit_gemm",
