@@ -12,6 +12,7 @@ from typing import Any
 
 from kernels import plugins
 from lenet import speedrun_command
+from lenet.datasets import SOURCES
 from lenet.errors import DivergedError, LenetError, OptionError
 from lenet.settings import Settings
 
@@ -80,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     _add_data(evaluate)
     _add_kernels(evaluate)
+    evaluate.add_argument(
+        "--by-class", action="store_true", help="a line for each class too: how many it got right"
+    )
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
 
     predict = commands.add_parser("predict", help="what a run sees in images", epilog=EPILOG)
@@ -115,7 +119,11 @@ def _add_setting(parser: argparse.ArgumentParser, name: str, kind: type, text: s
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--data", help="the embedded data: digits")
+    group.add_argument(
+        "--data",
+        help="digits, which are embedded (default), or one that is fetched once: "
+        + ", ".join(SOURCES),
+    )
     group.add_argument("--data-dir", metavar="DIR", help="a folder of IDX files, MNIST's form")
 
 
@@ -247,7 +255,17 @@ def _evaluate(options: argparse.Namespace) -> int:
             f"{found['data']}: test accuracy {found['accuracy']:.2%}, "
             f"test loss {found['loss']:.4f}, {found['images']:,} images"
         )
+        if options.by_class:
+            _print_classes(found["classes"])
     return DONE
+
+
+def _print_classes(rows: list[dict[str, Any]]) -> None:
+    wide = max(len(row["name"]) for row in rows)
+    for row in rows:
+        share = row["right"] / row["images"] if row["images"] else 0
+        other = f"  most often taken for {row['mistaken_for']}" if row["mistaken_for"] else ""
+        print(f"{row['name']:>{wide}}  {share:7.2%} of {row['images']:,}{other}")
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -262,6 +280,7 @@ def _predict(options: argparse.Namespace) -> int:
         {
             "image": str(path),
             "label": int(row.argmax()),
+            "name": trained.names[int(row.argmax())],
             "probability": float(row.max()),
             "probabilities": [float(p) for p in row],
         }
@@ -271,7 +290,7 @@ def _predict(options: argparse.Namespace) -> int:
         print(json.dumps(rows))
     else:
         for row in rows:
-            print(f"{row['image']}: {row['label']} ({row['probability']:.1%})")
+            print(f"{row['image']}: {row['name']} ({row['probability']:.1%})")
     return DONE
 
 

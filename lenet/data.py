@@ -1,4 +1,4 @@
-"""The data: scikit-learn's digits, or a folder of IDX files in MNIST's form."""
+"""The data: scikit-learn's digits, a set that is fetched, or a folder of IDX files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lenet.datasets import BALANCED, DIGITS, SOURCES
 from lenet.errors import DataError
+from lenet.fetch import Place, fetch
 from lenet.idx import read_idx
 from lenet.model import IMAGE
 
@@ -31,7 +33,7 @@ class Dataset:
     Attributes
     ----------
     name
-        ``"digits"``, or the folder's path.
+        ``"digits"``, ``"mnist"`` and so on, or the folder's path.
     train_images, test_images
         float32, (N, 1, 28, 28), standardised: of mean 0 and deviation 1 over the training pixels.
     train_labels, test_labels
@@ -42,6 +44,8 @@ class Dataset:
         Of the training pixels, scaled from 0 (background) to 1.
     fingerprint
         CRC-32 of pixels and labels: whether a run goes on with the data it began with.
+    names
+        What each class is called, by label; empty where nobody knows.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Dataset:
     mean: float
     std: float
     fingerprint: int
+    names: tuple[str, ...] = ()
 
     @property
     def background(self) -> float:
@@ -61,27 +66,35 @@ class Dataset:
 
 
 def load_data(name: str = "digits", folder: str | Path | None = None) -> Dataset:
-    """Return the embedded digits, or the data set in a folder.
+    """Return the embedded digits, a set that is fetched once, or the one in a folder.
 
     Parameters
     ----------
     name
         ``"digits"``: 1,797 handwritten digits that come with scikit-learn, a fifth for the test.
+        Or a key of `lenet.datasets.SOURCES`.
     folder
-        Holds four IDX files under MNIST's names, plain or gzipped, or EMNIST's
+        In place of a name. Holds four IDX files under MNIST's names, plain or gzipped, or EMNIST's
         (``emnist-letters-train-images-idx3-ubyte.gz``). EMNIST's images are stored transposed,
         column by column; they are turned upright.
 
     Raises
     ------
     DataError
-        Missing, damaged or mismatched files.
+        Missing, damaged or mismatched files, or files that cannot be fetched.
     """
     if folder is not None:
-        return _prepare(str(folder), *_read_folder(Path(folder)))
+        files = _find_all(Path(folder))
+        names = BALANCED if files[0].name.startswith("emnist-balanced-") else ()
+        return _prepare(str(folder), names, *_read(files))
+    if name in SOURCES:
+        return _prepare(name, SOURCES[name].names, *_read(fetch(name)))
     if name != "digits":
-        raise DataError(f"no data set named {name!r}; there is 'digits', or a folder of IDX files")
-    return _prepare(name, *_digits())
+        raise DataError(
+            f"no data set named {name!r}; there are digits, {', '.join(SOURCES)}, and folders of "
+            "IDX files by --data-dir"
+        )
+    return _prepare(name, DIGITS, *_digits())
 
 
 def standardise(pixels: np.ndarray, mean: float, std: float) -> np.ndarray:
@@ -94,12 +107,14 @@ def standardise(pixels: np.ndarray, mean: float, std: float) -> np.ndarray:
 
 def _prepare(
     name: str,
+    names: tuple[str, ...],
     train_pixels: np.ndarray,
     train_labels: np.ndarray,
     test_pixels: np.ndarray,
     test_labels: np.ndarray,
 ) -> Dataset:
     mean, std = _mean_and_std(train_pixels)
+    classes = int(train_labels.max()) + 1
     fingerprint = 0
     for array in (train_pixels, train_labels, test_pixels, test_labels):
         fingerprint = zlib.crc32(np.ascontiguousarray(array).data, fingerprint)
@@ -109,10 +124,11 @@ def _prepare(
         train_labels.astype(np.int64),
         standardise(test_pixels, mean, std),
         test_labels.astype(np.int64),
-        int(train_labels.max()) + 1,
+        classes,
         mean,
         std,
         fingerprint,
+        names if classes <= len(names) else (),
     )
 
 
@@ -157,17 +173,24 @@ def _stratified(labels: np.ndarray) -> np.ndarray:
     return test
 
 
-def _read_folder(folder: Path) -> list[np.ndarray]:
-    """Return images and labels for training, then for the test."""
+def _find_all(folder: Path) -> list[Place]:
+    """Return the files of images and labels for training, then for the test."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; --data-dir wants one with MNIST's IDX files")
-    arrays = []
-    for parts in (("train",), ("t10k", "test")):
-        image_file = _find(folder, parts, "images", 3)
-        label_file = _find(folder, parts, "labels", 1)
+    return [
+        _find(folder, parts, kind, rank)
+        for parts in (("train",), ("t10k", "test"))
+        for kind, rank in (("images", 3), ("labels", 1))
+    ]
+
+
+def _read(files: list[Place]) -> list[np.ndarray]:
+    """Return images and labels for training, then for the test."""
+    arrays: list[np.ndarray] = []
+    for image_file, label_file in (files[:2], files[2:]):
         images, labels = read_idx(image_file, 3), read_idx(label_file, 1)
         if image_file.name.startswith("emnist-"):
-            images = images.transpose(0, 2, 1)
+            images = np.ascontiguousarray(images.transpose(0, 2, 1))
         _check(image_file, images, label_file, labels)
         arrays += [images, labels]
         if len(arrays) == 2:
@@ -185,7 +208,7 @@ def _read_folder(folder: Path) -> list[np.ndarray]:
     return arrays
 
 
-def _check(image_file: Path, images: np.ndarray, label_file: Path, labels: np.ndarray) -> None:
+def _check(image_file: Place, images: np.ndarray, label_file: Place, labels: np.ndarray) -> None:
     if images.shape[1:] != (IMAGE, IMAGE):
         height, width = images.shape[1:]
         raise DataError(f"{image_file}: images are {height}x{width}; expected {IMAGE}x{IMAGE}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -18,13 +19,14 @@ HOLDS = {1: "labels", 3: "images"}
 GZIP_MAGIC = b"\x1f\x8b"
 
 
-def read_idx(path: Path, rank: int) -> np.ndarray:
+def read_idx(path: Path | zipfile.Path, rank: int) -> np.ndarray:
     """Return the elements of an IDX file of unsigned bytes, plain or gzipped.
 
     Parameters
     ----------
     path
-        The file. That it is gzipped is seen from its content, not its name.
+        The file, or one in a zip archive. That it is gzipped is seen from its content, not from its
+        name.
     rank
         Dimensions it must have: 1 for labels, 3 for images.
 
@@ -72,7 +74,7 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=begin).reshape(dims)
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path | zipfile.Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lenet import device as devices
 from lenet.checkpoint import Run
-from lenet.data import load_data, standardise
+from lenet.data import Dataset, load_data, standardise
 from lenet.errors import CheckpointError, DataError, KernelError, OptionError
 from lenet.loss import softmax
 from lenet.model import IMAGE, Model, build_model, choose_kernels
@@ -46,6 +46,8 @@ class Trained:
         run = Run(folder)
         self.config = run.config()
         self.settings = from_config(self.config, folder)
+        # Runs older than the names do not mention them.
+        self.names = self.config.get("names") or [str(i) for i in range(self.config["classes"])]
         kind = self.settings.pool[:3]
         self.device = devices.choose(device)
         self.choice = choose_kernels(
@@ -72,28 +74,71 @@ class Trained:
             views[name][...] = self.device.put(array)
 
     def evaluate(self, data: str | None = None, data_dir: str | None = None) -> dict[str, Any]:
-        """Return test loss and accuracy on the run's own data, or on others.
+        """Return test loss and accuracy on the run's own data, or on others; and by class.
 
         Others are standardised by their own training pixels, as the run's were.
         """
         if data is None and data_dir is None:
             data, data_dir = self.settings.data, self.settings.data_dir
         dataset = load_data(data or "digits", data_dir)
-        if dataset.classes > self.config["classes"]:
+        if dataset.classes != self.config["classes"]:
             raise CheckpointError(
                 f"{dataset.name} has {dataset.classes} classes but the run was trained on "
                 f"{self.config['classes']}; evaluate it on data it knows"
             )
         images, labels = map(self.device.put, (dataset.test_images, dataset.test_labels))
+        taken: list[np.ndarray] = []
         with _kernels_start(), devices.one_blas_thread():
-            loss, accuracy = evaluate(self.model, images, labels)
-        return {"data": dataset.name, "images": len(images), "loss": loss, "accuracy": accuracy}
+            loss, accuracy = evaluate(
+                self.model,
+                images,
+                labels,
+                seen=lambda logits: taken.append(self.device.fetch(logits.argmax(axis=1))),
+            )
+        return {
+            "data": dataset.name,
+            "images": len(images),
+            "loss": loss,
+            "accuracy": accuracy,
+            "classes": by_class(dataset, np.concatenate(taken)),
+        }
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """Return each class's probability, (N, classes), for images of bytes, (N, 28, 28)."""
         images = standardise(pixels, self.config["mean"], self.config["std"])
         with _kernels_start():
             return self.device.fetch(softmax(self.model.forward(self.device.put(images))))
+
+
+def by_class(dataset: Dataset, taken: np.ndarray) -> list[dict[str, Any]]:
+    """Return what became of the test images of each class.
+
+    Parameters
+    ----------
+    dataset
+        With the right labels.
+    taken
+        The label that each of its test images was given, (N,).
+
+    Returns
+    -------
+    list
+        Of each class its label, name, images, how many of them were told right (``right``), and the
+        name of the class that the others were most often taken for (``mistaken_for``) or None.
+    """
+    classes = dataset.classes
+    table = np.bincount(dataset.test_labels * classes + taken, minlength=classes**2)
+    names = dataset.names or [str(label) for label in range(classes)]
+    rows = []
+    for label, counts in enumerate(table.reshape(classes, classes)):
+        images, right = int(counts.sum()), int(counts[label])
+        counts[label] = 0
+        other = names[int(counts.argmax())] if counts.any() else None
+        rows.append(
+            {"label": label, "name": names[label], "images": images, "right": right}
+            | {"mistaken_for": other}
+        )
+    return rows
 
 
 class _kernels_start:  # noqa: N801 - reads as a function

@@ -23,7 +23,7 @@ class Settings:
     Attributes
     ----------
     data, data_dir
-        ``"digits"``, or a folder of IDX files.
+        What `lenet.data.load_data` takes: a name, or a folder of IDX files in its place.
     epochs, batch_size
         Whole passes over the training images, and images a step.
     lr, momentum, weight_decay
@@ -114,6 +114,7 @@ class Settings:
             "mean": dataset.mean,
             "std": dataset.std,
             "fingerprint": dataset.fingerprint,
+            "names": dataset.names,
         }
 
 

@@ -6,10 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lenet.errors import DataError, OptionError
+from lenet.errors import OptionError
 
 if TYPE_CHECKING:
     from lenet.speedrun import Outcome, Summary
@@ -22,24 +21,13 @@ DESCRIPTION = (
     "them (--held-out); README.md says of the one that was tried before it."
 )
 
-FOLDER = Path("data/mnist")
-SOURCE = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-FILES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that are this command's alone."""
     parser.add_argument(
         "--data-dir",
-        type=Path,
-        default=FOLDER,
         metavar="DIR",
-        help=f"a folder with MNIST's four IDX files ({FOLDER})",
+        help="a folder with MNIST's four IDX files (MNIST, fetched once)",
     )
     parser.add_argument("--seeds", type=int, default=30, metavar="N", help="runs (30)")
     parser.add_argument(
@@ -75,12 +63,6 @@ def run(options: argparse.Namespace, target: float, kernels: Mapping[str, Any]) 
     """
     if options.seeds < 1:
         raise OptionError(f"--seeds is {options.seeds}; expected at least 1")
-    if not options.data_dir.is_dir():
-        raise DataError(
-            f"{options.data_dir}: no such folder; put MNIST there, {', '.join(FILES)} from "
-            f"{SOURCE} (curl -O {SOURCE}{FILES[0]}, and so on), or name its folder with --data-dir"
-        )
-
     from lenet import speedrun
     from lenet.data import load_data
     from lenet.device import describe
@@ -91,7 +73,7 @@ def run(options: argparse.Namespace, target: float, kernels: Mapping[str, Any]) 
     settings = Settings(**kernels)
     device, choice = settings.check()
     check_graph(options.graph, device)
-    dataset = load_data(folder=options.data_dir)
+    dataset = load_data("mnist", options.data_dir)
     if options.held_out:
         dataset = speedrun.held_out(dataset)
     outcomes: list[Outcome] = []
@@ -111,7 +93,7 @@ def run(options: argparse.Namespace, target: float, kernels: Mapping[str, Any]) 
     found = speedrun.summary(outcomes, target) if outcomes else None
     if options.json:
         record = {
-            "data": str(options.data_dir),
+            "data": dataset.name,
             "held_out": options.held_out,
             "machine": describe(device),
             "kernels": str(choice),

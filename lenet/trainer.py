@@ -141,6 +141,7 @@ def evaluate(
     images: Array,
     labels: Array,
     between: Callable[[], None] = lambda: None,
+    seen: Callable[[Array], None] = lambda logits: None,
 ) -> tuple[float, float]:
     """Return a model's mean loss and its share of right answers, 0 to 1.
 
@@ -152,6 +153,8 @@ def evaluate(
         On the model's device, one or more.
     between
         Called before every batch; it may raise to stop.
+    seen
+        Called with the logits of every batch, in order.
     """
     loss, hits = 0.0, 0
     for begin in range(0, len(images), EVALUATION_BATCH):
@@ -159,6 +162,7 @@ def evaluate(
         batch = slice(begin, begin + EVALUATION_BATCH)
         target = labels[batch]
         logits = model.forward(images[batch])
+        seen(logits)
         loss += float(softmax_cross_entropy(logits, target)[0]) * len(target)
         hits += int((logits.argmax(axis=1) == target).sum())
     return loss / len(images), hits / len(images)

@@ -184,7 +184,7 @@ def test_missing_file_says_what_was_looked_for(idx_folder):
 def test_missing_folder_and_unknown_name(tmp_path):
     with pytest.raises(DataError, match="nowhere: no such folder; --data-dir wants"):
         load_data(folder=tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no data set named 'cifar'; there is 'digits'"):
+    with pytest.raises(DataError, match="no data set named 'cifar'; there are digits, mnist, "):
         load_data("cifar")
 
 

@@ -108,10 +108,7 @@ def test_a_recipe_that_diverges(idx_folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            ["--data-dir", "nowhere"],
-            "put MNIST there, train-images-idx3-ubyte.gz, .* from https://",
-        ),
+        (["--data-dir", "nowhere"], "nowhere: no such folder; --data-dir wants one with MNIST's"),
         (["--seeds", "0"], "--seeds is 0; expected at least 1"),
         (["--target", "101"], "--target is '101'; expected a share"),
         (["--held-out"], "96 training images; --held-out takes 10,000 of them away"),
