@@ -14,6 +14,7 @@ from kernels import plugins
 from lenet import speedrun_command
 from lenet.datasets import SOURCES
 from lenet.errors import DivergedError, LenetError, OptionError
+from lenet.model import MODELS
 from lenet.settings import Settings
 
 DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -59,6 +60,14 @@ def _parser() -> argparse.ArgumentParser:
         int,
         f"move images by up to N pixels each way, anew every epoch ({default.augment})",
     )
+    _add_setting(
+        train,
+        "distort",
+        float,
+        "scale, squeeze and shear images by up to this share of their size, anew every epoch "
+        f"({default.distort})",
+    )
+    _add_setting(train, "model", str, f"{' or '.join(MODELS)}, the published one ({default.model})")
     _add_setting(train, "activation", str, "relu or tanh (relu)")
     _add_kernels(train)
     train.add_argument(

@@ -35,13 +35,14 @@ class Dataset:
     name
         ``"digits"``, ``"mnist"`` and so on, or the folder's path.
     train_images, test_images
-        float32, (N, 1, 28, 28), standardised: of mean 0 and deviation 1 over the training pixels.
+        float32, (N, 1, 28, 28), standardised: of mean 0 and deviation 1 over the training pixels,
+        unless a scale was given.
     train_labels, test_labels
         int64, (N,), from 0 to ``classes - 1``.
     classes
         One more than the highest training label.
     mean, std
-        Of the training pixels, scaled from 0 (background) to 1.
+        Of the training pixels, scaled from 0 (background) to 1; or that scale.
     fingerprint
         CRC-32 of pixels and labels: whether a run goes on with the data it began with.
     names
@@ -65,7 +66,12 @@ class Dataset:
         return -float(np.float32(self.mean / self.std))
 
 
-def load_data(name: str = "digits", folder: str | Path | None = None) -> Dataset:
+def load_data(
+    name: str = "digits",
+    folder: str | Path | None = None,
+    *,
+    scale: tuple[float, float] | None = None,
+) -> Dataset:
     """Return the embedded digits, a set that is fetched once, or the one in a folder.
 
     Parameters
@@ -77,6 +83,8 @@ def load_data(name: str = "digits", folder: str | Path | None = None) -> Dataset
         In place of a name. Holds four IDX files under MNIST's names, plain or gzipped, or EMNIST's
         (``emnist-letters-train-images-idx3-ubyte.gz``). EMNIST's images are stored transposed,
         column by column; they are turned upright.
+    scale
+        What stands in for mean and deviation of the training pixels where pixels are standardised.
 
     Raises
     ------
@@ -86,15 +94,15 @@ def load_data(name: str = "digits", folder: str | Path | None = None) -> Dataset
     if folder is not None:
         files = _find_all(Path(folder))
         names = BALANCED if files[0].name.startswith("emnist-balanced-") else ()
-        return _prepare(str(folder), names, *_read(files))
+        return _prepare(str(folder), names, scale, *_read(files))
     if name in SOURCES:
-        return _prepare(name, SOURCES[name].names, *_read(fetch(name)))
+        return _prepare(name, SOURCES[name].names, scale, *_read(fetch(name)))
     if name != "digits":
         raise DataError(
             f"no data set named {name!r}; there are digits, {', '.join(SOURCES)}, and folders of "
             "IDX files by --data-dir"
         )
-    return _prepare(name, DIGITS, *_digits())
+    return _prepare(name, DIGITS, scale, *_digits())
 
 
 def standardise(pixels: np.ndarray, mean: float, std: float) -> np.ndarray:
@@ -108,12 +116,13 @@ def standardise(pixels: np.ndarray, mean: float, std: float) -> np.ndarray:
 def _prepare(
     name: str,
     names: tuple[str, ...],
+    scale: tuple[float, float] | None,
     train_pixels: np.ndarray,
     train_labels: np.ndarray,
     test_pixels: np.ndarray,
     test_labels: np.ndarray,
 ) -> Dataset:
-    mean, std = _mean_and_std(train_pixels)
+    mean, std = scale or _mean_and_std(train_pixels)
     classes = int(train_labels.max()) + 1
     fingerprint = 0
     for array in (train_pixels, train_labels, test_pixels, test_labels):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from lenet import device as devices
 from lenet.checkpoint import Run
-from lenet.data import Dataset, load_data, standardise
+from lenet.data import Dataset, standardise
 from lenet.errors import CheckpointError, DataError, KernelError, OptionError
 from lenet.loss import softmax
 from lenet.model import IMAGE, Model, build_model, choose_kernels
@@ -56,6 +57,7 @@ class Trained:
             self.device,
             block=block,
             activation=self.settings.activation,
+            name=self.settings.model,
         )
         if self.choice.pool_operation[:3] != kind:
             raise OptionError(
@@ -65,6 +67,7 @@ class Trained:
         self.model: Model = build_model(
             self.config["classes"],
             self.choice,
+            name=self.settings.model,
             activation=self.settings.activation,
             device=self.device,
         )
@@ -76,11 +79,12 @@ class Trained:
     def evaluate(self, data: str | None = None, data_dir: str | None = None) -> dict[str, Any]:
         """Return test loss and accuracy on the run's own data, or on others; and by class.
 
-        Others are standardised by their own training pixels, as the run's were.
+        Others are standardised by their own training pixels, if the run's were.
         """
-        if data is None and data_dir is None:
-            data, data_dir = self.settings.data, self.settings.data_dir
-        dataset = load_data(data or "digits", data_dir)
+        settings = self.settings
+        if data is not None or data_dir is not None:
+            settings = dataclasses.replace(settings, data=data or "digits", data_dir=data_dir)
+        dataset = settings.data_set()
         if dataset.classes != self.config["classes"]:
             raise CheckpointError(
                 f"{dataset.name} has {dataset.classes} classes but the run was trained on "

@@ -30,7 +30,8 @@ class Layer:
     shapes
         Shape of each parameter, by its name in the layer.
     fan
-        Connections into and out of one unit, for the initial scale of ``w``.
+        Connections into and out of one unit, for the initial scale of ``w``; those into it may be
+        an array that broadcasts over ``w``.
     w, b, dw, db
         The parameters and their gradients, of a layer that has them.
     """
@@ -40,7 +41,7 @@ class Layer:
     def __init__(self, name: str) -> None:
         self.name = name
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.fan = (0, 0)
+        self.fan: tuple[Any, int] = (0, 0)
         self.w: Array
         self.b: Array
         self.dw: Array
@@ -50,6 +51,11 @@ class Layer:
     def parts(self) -> tuple[Layer, ...]:
         """The layers that have the parameters: itself, but for one that is made of several."""
         return (self,)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the layer learns."""
+        return sum(map(math.prod, self.shapes.values()))
 
     def forward(self, x: Array) -> Array:
         """Return the layer's output for the batch `x`."""

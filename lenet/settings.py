@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lenet import classic
 from lenet import device as devices
 from lenet.checkpoint import FORMAT
-from lenet.data import Dataset
+from lenet.data import Dataset, load_data
 from lenet.device import Device
 from lenet.errors import CheckpointError, OptionError
-from lenet.model import ACTIVATIONS, IMAGE, NO_BLOCK, Choice, choose_kernels
+from lenet.model import ACTIVATIONS, IMAGE, LENET5, MODELS, NO_BLOCK, Choice, choose_kernels
+
+MAX_DISTORT = 0.5  # what is scaled and squeezed by more could come out upside down
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,10 @@ class Settings:
         Of the initial weights, the shuffles and the moves.
     augment
         How many pixels each training image is moved at most, each way and anew every epoch.
+    distort
+        By what share each is at most scaled, squeezed and sheared, likewise.
+    model
+        ``"lenet5"`` or ``"lenet5-1998"``.
     block, conv, pool, activation, device
         What the model runs on, as `lenet.model.choose_kernels` takes them.
     """
@@ -45,10 +52,12 @@ class Settings:
     weight_decay: float = 0.005
     seed: int = 0
     augment: int = 0
+    distort: float = 0.0
+    model: str = LENET5
     block: str = "auto"  # before the two that it decides: --resume names the first that differs
     conv: str = "auto"
     pool: str = "auto"
-    activation: str = "relu"
+    activation: str = "auto"
     device: str = "auto"
 
     def check(self) -> tuple[Device, Choice]:
@@ -74,14 +83,43 @@ class Settings:
             raise OptionError(
                 f"--augment is {self.augment}; expected 0 to {IMAGE - 1} pixels, such as 2"
             )
-        if self.activation not in ACTIVATIONS:
+        if not 0 <= self.distort <= MAX_DISTORT:
+            raise OptionError(
+                f"--distort is {self.distort}; expected a share, 0 to {MAX_DISTORT}, such as 0.15"
+            )
+        if self.model not in MODELS:
+            raise OptionError(f"--model is {self.model!r}; expected one of {', '.join(MODELS)}")
+        if self.activation not in ("auto", *ACTIVATIONS):
             raise OptionError(
                 f"--activation is {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}"
             )
+        if self.model == classic.NAME and self.activation == "relu":
+            raise OptionError(f"--activation relu: --model {self.model} has tanh; leave it out")
         device = devices.choose(self.device)
         return device, choose_kernels(
-            self.conv, self.pool, device, block=self.block, activation=self.activation
+            self.conv,
+            self.pool,
+            device,
+            block=self.block,
+            activation=self._activation,
+            name=self.model,
         )
+
+    @property
+    def _activation(self) -> str:
+        default = "tanh" if self.model == classic.NAME else "relu"
+        return default if self.activation == "auto" else self.activation
+
+    def data_set(self) -> Dataset:
+        """Return the data, with the pixels scaled as the model wants them.
+
+        Raises
+        ------
+        DataError
+            As for `load_data`.
+        """
+        scale = (classic.MEAN, classic.STD) if self.model == classic.NAME else None
+        return load_data(self.data, self.data_dir, scale=scale)
 
     def resolved(self, device: Device, choice: Choice) -> Settings:
         """Return the settings with "auto" decided, and with the data folder's absolute path.
@@ -92,6 +130,7 @@ class Settings:
         return dataclasses.replace(
             self,
             data_dir=str(Path(self.data_dir).resolve()) if self.data_dir is not None else None,
+            activation=self._activation,
             device=device.name,
             conv="auto" if fused else choice.conv,
             pool=f"{choice.pool_operation[:3]}:{'auto' if fused else choice.pool}",
@@ -120,8 +159,8 @@ class Settings:
 
 def from_config(config: Mapping[str, Any], folder: Path) -> Settings:
     """Return the settings a run was started with."""
-    # Runs older than the block and the moves do not mention them.
-    known = {"block": NO_BLOCK, "augment": 0, **config}
+    # Older runs do not mention what came later.
+    known = {"block": NO_BLOCK, "augment": 0, "distort": 0.0, "model": LENET5, **config}
     try:
         return Settings(**{f.name: known[f.name] for f in dataclasses.fields(Settings)})
     except KeyError as error:

@@ -187,7 +187,7 @@ class DeviceSteps:
             batch.gather(
                 data.images, data.labels, self.order, self.position, x, target,
                 batch_size=data.batch_size, seed=data.seed, reach=data.augment,
-                background=data.background,
+                background=data.background, distort=data.distort,
             )  # fmt: skip
         loss, hits = trainer.learn(x, target, self.rate[0])
         with trainer.watch.phase(UPDATE):

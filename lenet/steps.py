@@ -1,7 +1,8 @@
 """The steps of an epoch: which images each one takes, and its figures.
 
 The order of an epoch's images and how far each is moved are functions of seed and epoch, the same
-wherever the training runs. `HostSteps` computes them with NumPy; `lenet.step_graph` on the device.
+wherever the training runs; so is how they are distorted, whose pixels agree to rounding.
+`HostSteps` computes them with NumPy; `lenet.step_graph` on the device.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class TrainingSet:
         How many pixels an image is moved at most, up or down and left or right, anew every epoch.
     background
         What comes in there.
+    distort
+        By what share an image is at most scaled, squeezed and sheared, likewise.
     """
 
     images: Array
@@ -42,6 +45,7 @@ class TrainingSet:
     seed: int = 0
     augment: int = 0
     background: float = 0.0
+    distort: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -149,8 +153,10 @@ class HostSteps:
         with ranges.span("step"):
             with watch.phase(DATA):
                 target = data.labels[chosen]
-                if data.augment:
-                    how = (data.seed, self.epoch, data.augment, data.background)
+                how = (data.seed, self.epoch, data.augment, data.background)
+                if data.distort:
+                    x = batch.distorted(data.images, chosen, *how, data.distort)
+                elif data.augment:
                     x = batch.moved(data.images, chosen, *how)
                 else:
                     x = gathered(data.images, chosen)

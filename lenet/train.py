@@ -13,7 +13,7 @@ import numpy as np
 
 from kernels import ranges
 from lenet.checkpoint import Checkpoint, Run
-from lenet.data import Dataset, load_data
+from lenet.data import Dataset
 from lenet.device import Device, describe, one_blas_thread
 from lenet.errors import CheckpointError, DivergedError
 from lenet.interrupt import CtrlC, Stopped
@@ -86,7 +86,7 @@ def train(
     """
     device, choice = settings.check()
     check_graph(graph, device)
-    dataset = load_data(settings.data, settings.data_dir)
+    dataset = settings.data_set()
     settings = settings.resolved(device, choice)
     run = Run.create(folder, settings.config(dataset))
     session = _Session(run, settings, dataset, device, choice, progress or Silent(), graph)
@@ -122,7 +122,7 @@ def resume(
     settings = resumed(config, given, folder)
     device, choice = settings.check()
     check_graph(graph, device)
-    dataset = load_data(settings.data, settings.data_dir)
+    dataset = settings.data_set()
     if dataset.fingerprint != config["fingerprint"]:
         raise CheckpointError(
             f"{folder}: the data at {dataset.name} are not those the run began with; give their "
@@ -157,6 +157,7 @@ class _Session:
         self.model = build_model(
             dataset.classes,
             choice,
+            name=settings.model,
             activation=settings.activation,
             seed=settings.seed,
             device=device,
@@ -176,6 +177,7 @@ class _Session:
             settings.seed,
             settings.augment,
             dataset.background,
+            settings.distort,
         )
         self.steps = choose_steps(self.trainer, self.data, graph)
         self.test = device.put(dataset.test_images), device.put(dataset.test_labels)

@@ -1,7 +1,10 @@
 """One step's images and labels, gathered where they live (`batch.cu`), or by NumPy.
 
 With a reach, every image is moved by up to that many pixels each way, and background comes in. How
-far is a hash of (seed, epoch, image), so that no batch depends on the batches before it.
+far is a hash of (seed, epoch, image), so that no batch depends on the batches before it. So is how
+an image is distorted: scaled, squeezed (wider and lower, or the reverse), sheared along its rows
+and moved, the planar affine distortions of LeCun et al., *Gradient-Based Learning Applied to
+Document Recognition* (1998), which does not say by how much.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from kernels.source import CudaSource, ceil_div
 from kernels.training import counter_hash
 
 THREADS = 256
+ONE = 1 << 16  # fixed point, as in the kernel
 source = CudaSource("training/batch.cu")
 
 
@@ -29,6 +33,8 @@ class BatchShape(NamedTuple):
         Images of every step before it.
     reach
         How far images move at most, pixels.
+    distort
+        By how much they are scaled, squeezed and sheared at most, 65,536 being as much again.
     seed_low, seed_high
         The seed's two halves.
     """
@@ -39,6 +45,7 @@ class BatchShape(NamedTuple):
     w: int
     batch_size: int
     reach: int
+    distort: int
     seed_low: int
     seed_high: int
 
@@ -66,6 +73,7 @@ def gather(
     seed: int,
     reach: int,
     background: float,
+    distort: float = 0.0,
 ) -> None:
     """Write one step's images and labels.
 
@@ -82,10 +90,13 @@ def gather(
         The batch: (n, C, H, W), and int64, (n,).
     batch_size, seed, reach, background
         Images a step, the seed of the shifts, how far they go, and the value that comes in.
+    distort
+        Share by which images are scaled, squeezed and sheared at most, 0 to 0.5. Above 0 they are
+        moved by parts of pixels too.
     """
     n, c, h, w = x.shape
     low, high = map(int, counter_hash.words(seed))
-    shape = BatchShape(n, c, h, w, batch_size, reach, low, high)
+    shape = BatchShape(n, c, h, w, batch_size, reach, _fixed(distort), low, high)
     args = (images, labels, order, position, x, target, x.dtype.type(background), shape)
     grid = (ceil_div(math.prod(x.shape), THREADS),)
     source.kernel("gather_batch", like=x)(grid, (THREADS,), args)
@@ -118,6 +129,66 @@ def moved(
         (to_rows, rows), (to_cols, cols) = overlaps[down], overlaps[right]
         to[:, to_rows, to_cols] = images[image, :, rows, cols]
     return x
+
+
+def distorted(
+    images: np.ndarray,
+    chosen: np.ndarray,
+    seed: int,
+    epoch: int,
+    reach: int,
+    background: float,
+    distort: float,
+) -> np.ndarray:
+    """Return the chosen images, distorted: what `gather` writes to `x`, computed by NumPy.
+
+    Parameters
+    ----------
+    images, chosen, seed, epoch, reach, background, distort
+        As for `gather`, and the images' numbers, (n,).
+    """
+    h, w = images.shape[2:]
+    key = counter_hash.epoch_key(seed, epoch, counter_hash.DISTORT)
+    keys = counter_hash.absorb(key, chosen.astype(np.uint32))
+    most = _fixed(distort)
+
+    def spread(number: int, most: int) -> np.ndarray:
+        random = (counter_hash.absorb(keys, np.uint32(number)) >> 15).astype(np.int64) - ONE
+        return (random * most >> 16)[:, None, None]
+
+    scale, squeeze, shear = (spread(number, most) for number in range(3))
+    down, right = (spread(number, 2 * ONE * reach) for number in (3, 4))
+    below, beside = 2 * np.arange(h)[:, None] - (h - 1), 2 * np.arange(w) - (w - 1)
+    rows = (ONE + scale - squeeze) * below + ONE * (h - 1) - down
+    cols = (ONE + scale + squeeze) * beside + shear * below + ONE * (w - 1) - right
+    # One pixel of background around an image stands for all outside it.
+    framed = np.pad(
+        images[chosen], ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=background
+    ).reshape(len(chosen), -1, (h + 2) * (w + 2))
+    top, bottom, left, late = (
+        np.clip((places >> 17) + more, 0, side + 1)
+        for places, side in ((rows, h), (cols, w))
+        for more in (1, 2)
+    )
+    corners = [
+        np.take_along_axis(framed, (row * (w + 2) + col).reshape(len(chosen), 1, -1), axis=2)
+        for row in (top, bottom)
+        for col in (left, late)
+    ]
+    lower, later = (
+        ((places & 2 * ONE - 1) / images.dtype.type(2 * ONE))
+        .astype(images.dtype)
+        .reshape(len(chosen), 1, -1)
+        for places in (np.broadcast_to(rows, cols.shape), cols)
+    )
+    above = corners[0] + later * (corners[1] - corners[0])
+    under = corners[2] + later * (corners[3] - corners[2])
+    return (above + lower * (under - above)).reshape(len(chosen), *images.shape[1:])
+
+
+def _fixed(distort: float) -> int:
+    """Return a share in fixed point, more than 0 where it is."""
+    return max(round(distort * ONE), int(distort > 0))
 
 
 def _overlap(move: int) -> tuple[slice, slice]:

@@ -3,7 +3,7 @@
 #pragma once
 
 // What the numbers are for: streams that do not repeat each other.
-enum Purpose { SHUFFLE = 1, SHIFT = 2 };
+enum Purpose { SHUFFLE = 1, SHIFT = 2, DISTORT = 3 };
 
 __device__ __forceinline__ unsigned int mix(unsigned int bits) {
     bits ^= bits >> 16;

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-SHUFFLE, SHIFT = 1, 2
+SHUFFLE, SHIFT, DISTORT = 1, 2, 3
 
 Words = Any  # a numpy.ndarray of uint32
 

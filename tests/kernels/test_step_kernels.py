@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import ndimage, stats
 
 from kernels import emulator
 from kernels.source import ROOT, CudaSource
-from kernels.training import batch, shuffle, step_end
+from kernels.training import batch, counter_hash, shuffle, step_end
 
 pytestmark = pytest.mark.skipif(emulator.problem() is not None, reason=str(emulator.problem()))
 
@@ -78,12 +78,14 @@ def make(xp, n=50, channels=1, seed=0, dtype=np.float32):
     return images, labels, xp.asarray(images), xp.asarray(labels)
 
 
-def gathered(xp, images, labels, order, step, size, *, reach, seed=3, epoch=4, batch_size=16):
+def gathered(
+    xp, images, labels, order, step, size, *, reach, distort=0.0, seed=3, epoch=4, batch_size=16
+):
     x = xp.asarray(np.full((size, *images.shape[1:]), np.nan, images.dtype))
     target = xp.asarray(np.full(size, -1))
     batch.gather(
         images, labels, xp.asarray(order), xp.asarray(np.array([epoch, step], np.int32)), x, target,
-        batch_size=batch_size, seed=seed, reach=reach, background=BACKGROUND,
+        batch_size=batch_size, seed=seed, reach=reach, background=BACKGROUND, distort=distort,
     )  # fmt: skip
     return (x, target) if xp is np else (x.get(), target.get())
 
@@ -139,6 +141,74 @@ def test_a_planted_fault_is_rejected(fault, monkeypatch, tmp_path):
     path.write_text(code.replace(right, wrong))
     with pytest.raises(AssertionError):
         assert_batch(CudaSource(path), monkeypatch)
+
+
+def turned(images, chosen, seed, epoch, reach, distort):
+    """Distort images by SciPy's spline interpolation of degree 1."""
+    key = counter_hash.epoch_key(seed, epoch, counter_hash.DISTORT)
+    keys = counter_hash.absorb(key, chosen.astype(np.uint32))
+    found = []
+    for image, key in zip(images[chosen], keys, strict=True):
+        bits = [counter_hash.absorb(np.array([key]), np.uint32(i))[0] for i in range(5)]
+        scale, squeeze, shear, down, right = (int(b) / 2**31 - 1 for b in bits)
+        matrix = np.eye(2) + distort * np.array([[scale - squeeze, 0], [shear, scale + squeeze]])
+        centre = (np.array(image.shape[1:]) - 1) / 2
+        offset = centre - matrix @ centre - reach * np.array([down, right])
+        found.append(
+            [
+                ndimage.affine_transform(
+                    plane.astype(np.float64), matrix, offset, order=1, mode="grid-constant",
+                    cval=BACKGROUND,
+                )
+                for plane in image
+            ]
+        )  # fmt: skip
+    return np.array(found)
+
+
+def assert_distorted(source=None, monkeypatch=None, xp=np, dtype=np.float32):
+    if source is not None:
+        monkeypatch.setattr(batch, "source", source)
+    images, labels, *there = make(xp, channels=2, dtype=dtype)
+    order = shuffle.permutation(50, 3, 4)
+    for (reach, distort), (step, size) in itertools.product(
+        ((0, 0.1), (2, 0.5), (20, 0.25)), ((0, 16), (3, 2))
+    ):
+        x, target = gathered(xp, *there, order, step, size, reach=reach, distort=distort)
+        chosen = order[step * 16 : step * 16 + size]
+        assert np.array_equal(target, labels[chosen])
+        # Places are rounded to a 65536th of a pixel, times the sides; pixels differ by up to 8.
+        want = turned(images, chosen, 3, 4, reach, distort)
+        assert np.all(np.abs(x - want) <= 8 * (9 + 7 + 20 + 1) / 2**16)
+        ours = batch.distorted(images, chosen, 3, 4, reach, BACKGROUND, distort)
+        assert ours.dtype == images.dtype
+        assert np.all(np.abs(x - ours) <= 32 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_distorted_batch_is_what_scipy_gives_and_what_numpy_gives(xp, dtype):
+    assert_distorted(xp=xp, dtype=dtype)
+
+
+PLANTED_DISTORTION = {
+    "no squeezing": ("(ONE + scale - squeeze) * below", "(ONE + scale) * below"),
+    "sheared the other way": ("+ shear * below", "- shear * below"),
+    "moved up": ("ONE * (shape.h - 1) - down", "ONE * (shape.h - 1) + down"),
+    "the nearest pixel": ("lower * (under - above)", "(lower > 0.5f) * (under - above)"),
+    "no frame": ("is_inside ? plane[y * shape.w + x] : background", "plane[0]"),
+    "any image's": ("absorb(key, image), shape)", "absorb(key, 0), shape)"),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED_DISTORTION)
+def test_a_planted_distortion_is_rejected(fault, monkeypatch, tmp_path):
+    right, wrong = PLANTED_DISTORTION[fault]
+    code = (ROOT / "training" / "batch.cu").read_text()
+    assert code.count(right) == 1
+    path = tmp_path / "batch.cu"
+    path.write_text(code.replace(right, wrong))
+    with pytest.raises(AssertionError):
+        assert_distorted(CudaSource(path), monkeypatch)
 
 
 def test_moves_are_uniform_and_new_every_epoch():

@@ -23,7 +23,7 @@ def settings(monkeypatch):
     images = np.random.default_rng(0).standard_normal((40, 1, 28, 28), dtype=np.float32)
     labels = np.arange(40) % 10
     dataset = Dataset("noise", images, labels, images[:10], labels[:10], 10, 0.0, 1.0, "f")
-    monkeypatch.setattr("lenet.train.load_data", lambda *_: dataset)
+    monkeypatch.setattr("lenet.settings.load_data", lambda *_, **__: dataset)
     return Settings(epochs=2, batch_size=8, conv="reference", pool="reference", device="cpu")
 
 
