@@ -1,12 +1,14 @@
-"""LeNet-5 as it was published: LeCun, Bottou, Bengio and Haffner, *Gradient-Based Learning Applied
-to Document Recognition*, Proceedings of the IEEE 86 (11), 1998, section II.
+"""LeNet-5 as it was published: its table of connections, trainable subsampling, scaled tanh.
+
+LeCun, Bottou, Bengio and Haffner, *Gradient-Based Learning Applied to Document Recognition*,
+Proceedings of the IEEE 86 (11), 1998, section II.
 
 Its convolutions and means are the lab's kernels. It differs from the paper in its output, a linear
 layer and softmax where that has Euclidean distances to drawn codes; in the optimiser, that of
 `lenet.train`; and in the weights' first variance, 1 / fan-in after LeCun, Bottou, Orr and Müller,
 *Efficient BackProp* (1998): between the paper's +-2.4 / fan-in, gradient descent without the second
 derivatives that the authors used hardly learns in its first hundreds of steps.
-"""  # noqa: D205 - the reference is the summary
+"""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Layer:
     @property
     def parameters(self) -> int:
         """How many numbers the layer learns."""
-        return sum(map(math.prod, self.shapes.values()))
+        return sum(math.prod(shape) for part in self.parts for shape in part.shapes.values())
 
     def forward(self, x: Array) -> Array:
         """Return the layer's output for the batch `x`."""
