@@ -12,7 +12,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from lenet.datasets import IDX_ORDER, SOURCES, Source
@@ -162,11 +162,10 @@ class _Bar:
     def __init__(self, progress: Progress, file: str) -> None:
         self.progress, self.task = progress, progress.add_task(file, total=None)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "total":  # 0 where the server does not say
-            self.progress.update(self.task, total=value or None)
-        else:
-            super().__setattr__(name, value)
+    def _set_total(self, count: int) -> None:
+        self.progress.update(self.task, total=count or None)  # 0 where the server does not say
+
+    total = property(fset=_set_total)
 
     def update(self, count: int) -> None:
         """Count bytes."""

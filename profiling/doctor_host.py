@@ -25,6 +25,7 @@ PACKAGES = {
     "numba_cuda": "numba-cuda",
     "nvtx": "nvtx",
     "plotly": "plotly",
+    "pooch": "pooch",
     "pynvml": "nvidia-ml-py",
     "rich": "rich",
     "safetensors": "safetensors",
