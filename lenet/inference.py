@@ -57,7 +57,7 @@ class Trained:
             self.device,
             block=block,
             activation=self.settings.activation,
-            name=self.settings.model,
+            model=self.settings.model,
         )
         if self.choice.pool_operation[:3] != kind:
             raise OptionError(
@@ -67,7 +67,7 @@ class Trained:
         self.model: Model = build_model(
             self.config["classes"],
             self.choice,
-            name=self.settings.model,
+            model=self.settings.model,
             activation=self.settings.activation,
             device=self.device,
         )

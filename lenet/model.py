@@ -181,7 +181,7 @@ def build_model(
     classes: int = 10,
     choice: Choice | None = None,
     *,
-    name: str = LENET5,
+    model: str = LENET5,
     activation: str = "relu",
     seed: int = 0,
     device: Device = CPU,
@@ -195,7 +195,7 @@ def build_model(
         Outputs.
     choice
         Kernels, from `choose_kernels`; by default the device's fastest.
-    name
+    model
         ``"lenet5"``, or ``"lenet5-1998"``: `lenet.classic`.
     activation
         ``"relu"`` or ``"tanh"``; the classic has its own.
@@ -204,8 +204,8 @@ def build_model(
     device, dtype
         As for `Model`.
     """
-    choice = choice or choose_kernels("auto", "auto", device, activation=activation, name=name)
-    if name == classic.NAME:
+    choice = choice or choose_kernels("auto", "auto", device, activation=activation, model=model)
+    if model == classic.NAME:
         layers = classic.lenet5_1998(classes, choice)
         return Model(layers, seed, gain=1.0, device=device, dtype=dtype)
     layers = lenet5(classes, choice, activation)
@@ -221,7 +221,7 @@ def choose_kernels(
     *,
     block: str = "auto",
     activation: str = "relu",
-    name: str = LENET5,
+    model: str = LENET5,
 ) -> Choice:
     """Return the rows that ``--conv``, ``--pool`` and ``--block`` name, if the device can run them.
 
@@ -238,8 +238,8 @@ def choose_kernels(
         A conv2d_relu_pool row's name, in place of the other two; ``"none"``; or ``"auto"``: a
         block where conv and pool are ``"auto"`` too, the model has ReLU and max-pooling, and the
         device has one.
-    activation, name
-        The model's. The classic's pooling is of avg_pool2d, and no block does its work.
+    activation, model
+        The model's own. The classic's pooling is of avg_pool2d, and no block does its work.
 
     Raises
     ------
@@ -247,32 +247,32 @@ def choose_kernels(
         An unknown name, a row that cannot run on the device or does not take LeNet's layers, or a
         block beside names that it would leave unused; the message lists those that can.
     """
-    if name == classic.NAME:
+    if model == classic.NAME:
         pool = "avg:auto" if pool == "auto" else pool
         if block not in ("auto", NO_BLOCK):
-            raise OptionError(f"--block {block}: --model {name} has no such block; leave it out")
+            raise OptionError(f"--block {block}: --model {model} has no such block; leave it out")
         block = NO_BLOCK
-    kind, colon, row = pool.rpartition(":")
+    kind, colon, name = pool.rpartition(":")
     operation = f"{kind}_pool2d"
     if not colon:
-        in_max = row == "auto" or row in table.names("max_pool2d")
+        in_max = name == "auto" or name in table.names("max_pool2d")
         operation = "max_pool2d" if in_max else "avg_pool2d"
-    if operation not in POOLS or (row != "auto" and row not in table.names(operation)):
-        there = [f"{op[:3]}:{known}" for op in POOLS for known in ("auto", *table.names(op))]
+    if operation not in POOLS or (name != "auto" and name not in table.names(operation)):
+        there = [f"{op[:3]}:{row}" for op in POOLS for row in ("auto", *table.names(op))]
         raise OptionError(f"--pool {pool}: no such pooling kernel; there are {', '.join(there)}")
-    if name == classic.NAME and operation != "avg_pool2d":
-        raise OptionError(f"--pool {pool}: --model {name} adds up what it pools; give avg:{row}")
+    if model == classic.NAME and operation != "avg_pool2d":
+        raise OptionError(f"--pool {pool}: --model {model} adds up what it pools; give avg:auto")
     if conv != "auto" and conv not in table.names("conv2d"):
         there = ["auto", *table.names("conv2d")]
         raise OptionError(f"--conv {conv}: no such kernel; there are {', '.join(there)}")
     runnable = _runnable("--conv", "conv2d", conv, device)
     if reason := cases.refuses_lenet(table.find("conv2d", runnable)):
-        there = [r.name for r in table.rows("conv2d") if not cases.refuses_lenet(r)]
+        there = [row.name for row in table.rows("conv2d") if not cases.refuses_lenet(row)]
         raise OptionError(f"--conv {conv}: it {reason}; LeNet's layers take {', '.join(there)}")
     choice = Choice(
         runnable,
         operation,
-        _runnable("--pool", operation, row, device),
+        _runnable("--pool", operation, name, device),
     )
     if block == NO_BLOCK:
         return choice
@@ -281,7 +281,7 @@ def choose_kernels(
         raise OptionError(f"--block {block}: no such kernel; there are {', '.join(there)}")
     unlike = (
         [f"--conv {conv}"] * (conv != "auto")
-        + [f"--pool {pool}"] * (row != "auto" or operation != "max_pool2d")
+        + [f"--pool {pool}"] * (name != "auto" or operation != "max_pool2d")
         + [f"--activation {activation}"] * (activation != "relu")
     )
     if block == "auto":

@@ -102,7 +102,7 @@ class Settings:
             device,
             block=self.block,
             activation=self._activation,
-            name=self.model,
+            model=self.model,
         )
 
     @property

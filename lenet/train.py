@@ -157,7 +157,7 @@ class _Session:
         self.model = build_model(
             dataset.classes,
             choice,
-            name=settings.model,
+            model=settings.model,
             activation=settings.activation,
             seed=settings.seed,
             device=device,

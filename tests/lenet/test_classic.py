@@ -30,8 +30,8 @@ emulated = pytest.mark.skipif(emulator.problem() is not None, reason=str(emulato
 
 
 def model_on(conv, pool, dtype=np.float64):
-    choice = choose_kernels(conv, pool, CPU, name=NAME)
-    return build_model(10, choice, name=NAME, seed=3, dtype=dtype)
+    choice = choose_kernels(conv, pool, CPU, model=NAME)
+    return build_model(10, choice, model=NAME, seed=3, dtype=dtype)
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +243,7 @@ def test_it_learns_and_the_run_is_used(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--pool", "max"], "--pool max: --model lenet5-1998 adds up what it pools; give avg:max"),
+        (["--pool", "max"], "--pool max: --model lenet5-1998 adds up what it pools; give avg:auto"),
         (["--block", "cpu"], "--block cpu: --model lenet5-1998 has no such block; leave it out"),
         (["--activation", "relu"], "--activation relu: --model lenet5-1998 has tanh; leave it"),
         (["--model", "lenet4"], "--model is 'lenet4'; expected one of lenet5, lenet5-1998"),
