@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from kernels import plugins
-from lenet import speedrun_command
+from lenet import launcher, speedrun_command
 from lenet.datasets import SOURCES
 from lenet.errors import DivergedError, LenetError, OptionError
 from lenet.model import MODELS
+from lenet.ranks import ALONE, Ranks
 from lenet.settings import Settings
 
 DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -24,14 +27,20 @@ EPILOG = "exit status: 0 done, 1 a check failed, 2 bad usage or input, 130 inter
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    options = _parser().parse_args(arguments)
+    # Of the processes that mpiexec starts, the first one speaks.
+    quiet = launcher.launched().rank > 0
+    with open(os.devnull, "w") if quiet else contextlib.nullcontext(sys.stderr) as complaints:
+        with contextlib.redirect_stderr(complaints):
+            options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
     except DivergedError as error:
-        print(f"lenet: {error}", file=sys.stderr)
+        if not quiet:
+            print(f"lenet: {error}", file=sys.stderr)
         return CHECK_FAILED
     except (LenetError, plugins.PluginError) as error:
-        print(f"lenet: error: {error}", file=sys.stderr)
+        if not quiet:
+            print(f"lenet: error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("lenet: interrupted", file=sys.stderr)
@@ -83,6 +92,12 @@ def _parser() -> argparse.ArgumentParser:
         help="exit with 1 if the test accuracy ends below X: 0 to 1, or per cent (98)",
     )
     _add_graph(train)
+    train.add_argument(
+        "--distributed",
+        action="store_true",
+        help="be one of the processes that mpiexec or srun started to train together, each on its "
+        "part of every batch; see docs/distributed.md",
+    )
     train.add_argument("--no-progress", action="store_true", help="a line an epoch, no bar")
 
     evaluate = commands.add_parser("evaluate", help="test accuracy of a run", epilog=EPILOG)
@@ -173,26 +188,57 @@ def _train(options: argparse.Namespace) -> int:
     if name is not None and (name in ("", ".", "..") or Path(name).name != name):
         raise OptionError(f"--name is {name!r}; expected a folder's name, without a path")
 
+    count = launcher.launched().size
+    if not options.distributed:
+        if count > 1:
+            raise OptionError(
+                f"{count} processes were started, and each would train alone; add --distributed "
+                "for one training by all of them, or start one"
+            )
+        return _train_as(ALONE, options, given, target)
+    if count > 1 and not launcher.is_watched():
+        return launcher.watch()
+
+    from lenet.distributed import ranks_of_this_job
+
+    ranks = ranks_of_this_job()
+    with ranks.guard():
+        return _train_as(ranks, options, given, target)
+
+
+def _train_as(
+    ranks: Ranks, options: argparse.Namespace, given: dict[str, Any], target: float
+) -> int:
+    """Do one rank's part."""
     from lenet import train
-    from lenet.progress import Bar, Lines, print_result
+    from lenet.progress import Bar, Lines, Silent, print_result
 
     plain = options.no_progress or not sys.stdout.isatty()
-    progress = Lines() if plain else Bar()
+    progress = (Lines() if plain else Bar()) if ranks.first else Silent()
+    how = {"graph": options.graph, "ranks": ranks}
     if options.resume:
-        result = train.resume(options.resume, given, progress, graph=options.graph)
+        result = train.resume(options.resume, given, progress, **how)
     else:
         settings = Settings(**given)
-        _warn_of_simulator(settings)
         runs = options.runs_dir or Path("runs")
-        folder = runs / name if name else _unused(runs, settings)
-        result = train.train(settings, folder, progress, graph=options.graph)
+
+        def chosen() -> Path:
+            _warn_of_simulator(settings)
+            return runs / options.name if options.name else _unused(runs, settings)
+
+        result = train.train(settings, ranks.from_first(chosen), progress, **how)
     if result.interrupted:
-        print(
-            f"lenet: interrupted and saved; go on with: python -m lenet train "
-            f"--resume {result.run.folder}",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
+        if ranks.first:
+            processes = f"mpiexec -n {ranks.size} " * (ranks.size > 1)
+            distributed = " --distributed" * options.distributed
+            print(
+                f"lenet: {result.stopped_by or 'interrupted'} and saved; go on with: {processes}"
+                f"python -m lenet train{distributed} --resume {result.run.folder}",
+                file=sys.stderr,
+            )
+        return CHECK_FAILED if result.stopped_by else INTERRUPTED
+    if not ranks.first:
+        return DONE
     print_result(result)
     accuracy = result.history[-1]["test_accuracy"]
     if accuracy < target:

@@ -39,6 +39,7 @@ POOLS: dict[str, type[MaxPool2d] | type[AvgPool2d]] = {
 BLOCK = "conv2d_relu_pool"
 NO_BLOCK = "none"
 ALIGN = 64  # elements; every parameter starts where an allocation of its own could
+FIGURES = 3  # elements behind the gradient, for what ranks add up with it
 
 
 class Choice(NamedTuple):
@@ -123,6 +124,8 @@ class Model:
     ----------
     weights, gradient
         The flat vectors.
+    bucket
+        The gradient and behind it room for `FIGURES` more: what ranks add up, in one piece.
     """
 
     def __init__(
@@ -148,7 +151,8 @@ class Model:
                 drawn = rng.standard_normal(layer.shapes[name]) * variance**0.5
                 initial[where] = drawn.ravel()
         self.weights = device.put(initial.astype(dtype))
-        self.gradient = device.xp.zeros_like(self.weights)
+        self.bucket = device.xp.zeros(length + FIGURES, dtype)
+        self.gradient = self.bucket[:length]
         for layer, name, where in self._places:
             shape = layer.shapes[name]
             setattr(layer, name, self.weights[where].reshape(shape))

@@ -23,6 +23,7 @@ from kernels import observe, ranges
 from kernels.training import batch, shuffle, step_end
 from lenet.device import Device
 from lenet.errors import KernelError, OptionError
+from lenet.ranks import ALONE, Ranks
 from lenet.steps import HostSteps, Steps, TrainingSet
 from lenet.trainer import DATA, UPDATE, Trainer
 
@@ -32,8 +33,13 @@ LOOK = 16  # steps between two events by which the host sees how far the device 
 TIME_EVERY = 512
 
 
-def check_graph(graph: bool | None, device: Device) -> None:
-    """Raise OptionError where a CUDA graph is asked for on a CPU."""
+def check_graph(graph: bool | None, device: Device, ranks: Ranks = ALONE) -> None:
+    """Raise OptionError where a CUDA graph is asked for on a CPU, or of several ranks."""
+    if graph and ranks.size > 1:
+        raise OptionError(
+            "--graph: a step that several ranks share is launched kernel by kernel; leave --graph "
+            "out, or --distributed"
+        )
     if graph and device.name == "cpu":
         raise OptionError(
             "--graph: a CUDA graph needs a GPU, and this run is on the CPU; leave --graph out"
@@ -55,7 +61,8 @@ def choose_steps(trainer: Trainer, data: TrainingSet, graph: bool | None = None)
     """
     if trainer.model.device.name == "cpu":
         return HostSteps(trainer, data)
-    return DeviceSteps(trainer, data, graph)
+    # That NCCL's sum can be recorded with the rest is not yet tried on GPUs.
+    return DeviceSteps(trainer, data, graph if trainer.ranks.size == 1 else False)
 
 
 class DeviceSteps:
@@ -83,11 +90,13 @@ class DeviceSteps:
         self.position = xp.zeros(2, np.int32)  # epoch and step
         self.rates, self.rate = xp.zeros(data.steps, dtype), xp.zeros(1, dtype)
         self.losses, self.hits = xp.zeros(data.steps), xp.zeros(data.steps)
-        # One batch of each size that occurs.
-        self.batches = {
-            size: (xp.empty((size, *data.images.shape[1:]), dtype), xp.empty(size, np.int64))
-            for size in {int(size) for size in data.sizes}
-        }
+        # Of one batch of each size that occurs, this rank's part.
+        self.batches = {}
+        for size in {int(size) for size in data.sizes}:
+            part = trainer.ranks.part(size)
+            mine = part.stop - part.start
+            shape = (mine, *data.images.shape[1:])
+            self.batches[size] = part, xp.empty(shape, dtype), xp.empty(mine, np.int64)
         self.graphs: dict[int, Any] = {}
         self.pool: Any = None
         self.stream: Any = None
@@ -182,14 +191,15 @@ class DeviceSteps:
     def _launches(self, size: int) -> None:
         """Make the step that `position` names, with so many images."""
         data, trainer = self.data, self.trainer
-        x, target = self.batches[size]
-        with trainer.watch.phase(DATA):
-            batch.gather(
-                data.images, data.labels, self.order, self.position, x, target,
-                batch_size=data.batch_size, seed=data.seed, reach=data.augment,
-                background=data.background, distort=data.distort,
-            )  # fmt: skip
-        loss, hits = trainer.learn(x, target, self.rate[0])
+        part, x, target = self.batches[size]
+        if len(x):
+            with trainer.watch.phase(DATA):
+                batch.gather(
+                    data.images, data.labels, self.order[part.start :], self.position, x, target,
+                    batch_size=data.batch_size, seed=data.seed, reach=data.augment,
+                    background=data.background, distort=data.distort,
+                )  # fmt: skip
+        loss, hits = trainer.learn(x, target, self.rate[0], len(x) / size)
         with trainer.watch.phase(UPDATE):
             loss = self.xp.asarray(loss, self.rates.dtype)
             hits = self.xp.asarray(hits, np.int32)

@@ -134,7 +134,8 @@ class HostSteps:
 
     def warm_up(self) -> None:
         """Make a step of each size and take it back."""
-        for size in {int(size) for size in self.data.sizes}:
+        parts = [self.trainer.ranks.part(int(size)) for size in self.data.sizes]
+        for size in {part.stop - part.start for part in parts}:
             self.trainer.warm_up(self.data.images[:size], self.data.labels[:size])
 
     def begin(self, epoch: int, rates: np.ndarray, losses: np.ndarray, hits: np.ndarray) -> None:
@@ -148,7 +149,8 @@ class HostSteps:
     def step(self, number: int) -> None:
         """Gather the batch and learn from it."""
         data, watch = self.data, self.trainer.watch
-        chosen = self.order[number * data.batch_size : (number + 1) * data.batch_size]
+        whole = self.order[number * data.batch_size : (number + 1) * data.batch_size]
+        chosen = whole[self.trainer.ranks.part(len(whole))]
         watch.start_step()
         with ranges.span("step"):
             with watch.phase(DATA):
@@ -160,7 +162,9 @@ class HostSteps:
                     x = batch.moved(data.images, chosen, *how)
                 else:
                     x = gathered(data.images, chosen)
-            loss, hits = self.trainer.learn(x, target, self.rates[number])
+            loss, hits = self.trainer.learn(
+                x, target, self.rates[number], len(chosen) / len(whole)
+            )
         self.seen[:, number] = x.dtype.type(loss), hits  # a loss has no more digits on a GPU
         self.made = number + 1
 

@@ -20,11 +20,12 @@ from lenet.interrupt import CtrlC, Stopped
 from lenet.model import Choice, build_model
 from lenet.optim import one_cycle
 from lenet.progress import Silent
+from lenet.ranks import ALONE, Ranks
 from lenet.settings import Settings, resumed
 from lenet.step_graph import check_graph, choose_steps
 from lenet.steps import TrainingSet
 from lenet.timing import Phase, Stopwatch
-from lenet.trainer import Array, Trainer, evaluate
+from lenet.trainer import Array, Trainer, evaluate_sums
 
 EVALUATION = Phase("evaluation", "evaluation")
 CHECKPOINT = Phase("checkpoint", "checkpoint")
@@ -47,6 +48,8 @@ class Result:
         Wall seconds by phase in this process; "warm-up" is compiling, and in no other figure.
     interrupted
         Whether Ctrl-C stopped it before its last epoch.
+    stopped_by
+        What did, if not Ctrl-C; a sentence's beginning.
     graph
         Whether its steps were a CUDA graph, but for those that were timed.
     """
@@ -57,6 +60,7 @@ class Result:
     seconds: dict[Phase, float]
     interrupted: bool
     graph: bool = False
+    stopped_by: str = ""
 
 
 def train(
@@ -65,6 +69,7 @@ def train(
     progress: Silent | None = None,
     *,
     graph: bool | None = None,
+    ranks: Ranks = ALONE,
 ) -> Result:
     """Train a fresh LeNet and keep the run in `folder`, which must not be there yet.
 
@@ -78,18 +83,18 @@ def train(
         Shows it.
     graph
         Whether the step is a CUDA graph, as for `choose_steps`; the numbers are the same.
+    ranks
+        This process among those that train together. The first one alone writes.
 
     Raises
     ------
     LenetError
         Options, data, kernels or a folder that cannot be used, or a loss that is no number.
     """
-    device, choice = settings.check()
-    check_graph(graph, device)
-    dataset = settings.data_set()
-    settings = settings.resolved(device, choice)
-    run = Run.create(folder, settings.config(dataset))
-    session = _Session(run, settings, dataset, device, choice, progress or Silent(), graph)
+    device, choice, dataset, settings = ranks.together(lambda: _prepared(settings, graph, ranks))
+    ranks.join(device, _facts(settings, dataset))
+    run = ranks.from_first(lambda: Run.create(folder, settings.config(dataset)))
+    session = _Session(run, settings, dataset, device, choice, progress or Silent(), graph, ranks)
     return session.go(Checkpoint.none())
 
 
@@ -99,6 +104,7 @@ def resume(
     progress: Silent | None = None,
     *,
     graph: bool | None = None,
+    ranks: Ranks = ALONE,
 ) -> Result:
     """Go on with a run as if it had never stopped, bit for bit.
 
@@ -108,8 +114,9 @@ def resume(
         The run's.
     given
         Options that the caller set; they must agree with the run's.
-    progress, graph
-        As for `train`; a run may go on with a graph that began without one.
+    progress, graph, ranks
+        As for `train`; a run may go on with a graph that began without one. With another number of
+        ranks than before it goes on to the same numbers within rounding.
 
     Raises
     ------
@@ -118,26 +125,54 @@ def resume(
         an option that disagrees.
     """
     run = Run(folder)
-    config = run.config()
-    settings = resumed(config, given, folder)
-    device, choice = settings.check()
-    check_graph(graph, device)
-    dataset = settings.data_set()
-    if dataset.fingerprint != config["fingerprint"]:
-        raise CheckpointError(
-            f"{folder}: the data at {dataset.name} are not those the run began with; give their "
-            "place by --data-dir, or start a new run"
-        )
-    session = _Session(run, settings, dataset, device, choice, progress or Silent(), graph)
+    config = ranks.from_first(run.config)
+    fingerprint = config["fingerprint"]
+
+    def prepared() -> tuple[Device, Choice, Dataset, Settings]:
+        found = _prepared(resumed(config, given, folder), graph, ranks)
+        if found[2].fingerprint != fingerprint:
+            raise CheckpointError(
+                f"{folder}: the data at {found[2].name} are not those the run began with; give "
+                "their place by --data-dir, or start a new run"
+            )
+        return found
+
+    device, choice, dataset, settings = ranks.together(prepared)
+    ranks.join(device, _facts(settings, dataset))
+    session = _Session(run, settings, dataset, device, choice, progress or Silent(), graph, ranks)
     tensors = session.model.tensors(session.model.weights)
-    checkpoint = run.load({name: device.fetch(view) for name, view in tensors.items()})
+    expected = {name: device.fetch(view) for name, view in tensors.items()}
+    return session.go(ranks.from_first(lambda: _checkpoint(run, expected, settings.epochs)))
+
+
+def _prepared(
+    settings: Settings, graph: bool | None, ranks: Ranks
+) -> tuple[Device, Choice, Dataset, Settings]:
+    """Return what the settings mean on this machine."""
+    ranks.pick_gpu(settings.device)
+    device, choice = settings.check()
+    check_graph(graph, device, ranks)
+    dataset = settings.data_set()
+    return device, choice, dataset, settings.resolved(device, choice)
+
+
+def _facts(settings: Settings, dataset: Dataset) -> dict[str, Any]:
+    """Return what all ranks must have alike; their data may lie in different places."""
+    facts = settings.config(dataset)
+    del facts["data_dir"]
+    return {**facts, "training images": len(dataset.train_images)}
+
+
+def _checkpoint(run: Run, expected: dict[str, np.ndarray], epochs: int) -> Checkpoint:
+    """Return where the run is, and drop what it has written past that."""
+    checkpoint = run.load(expected)
     run.trim_metrics(checkpoint.epoch)
-    if checkpoint.epoch == settings.epochs and not run.metrics():
+    if checkpoint.epoch == epochs and not run.metrics():
         raise CheckpointError(
-            f"{folder}: the run is complete but its metrics.jsonl is gone; "
-            f"use python -m lenet evaluate {folder}"
+            f"{run.folder}: the run is complete but its metrics.jsonl is gone; "
+            f"use python -m lenet evaluate {run.folder}"
         )
-    return session.go(checkpoint)
+    return checkpoint
 
 
 class _Session:
@@ -152,8 +187,10 @@ class _Session:
         choice: Choice,
         progress: Silent,
         graph: bool | None,
+        ranks: Ranks,
     ) -> None:
         self.run, self.settings, self.device, self.progress = run, settings, device, progress
+        self.ranks = ranks
         self.model = build_model(
             dataset.classes,
             choice,
@@ -167,9 +204,10 @@ class _Session:
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             watch=Stopwatch(device),
+            ranks=ranks,
         )
         self.watch = self.trainer.watch
-        self.earlier = run.timing()
+        self.earlier = ranks.from_first(run.timing)
         self.data = TrainingSet(
             device.put(dataset.train_images),
             device.put(dataset.train_labels),
@@ -180,32 +218,37 @@ class _Session:
             settings.distort,
         )
         self.steps = choose_steps(self.trainer, self.data, graph)
-        self.test = device.put(dataset.test_images), device.put(dataset.test_labels)
+        self.test_count = len(dataset.test_images)
+        mine = ranks.part(self.test_count)
+        self.test = device.put(dataset.test_images[mine]), device.put(dataset.test_labels[mine])
 
     def go(self, start: Checkpoint) -> Result:
         """Train from `start` to the end, or until Ctrl-C."""
         settings = self.settings
-        interrupted = False
+        stopped: Stopped | None = None
         self._restore(start)
         if start.epoch < settings.epochs:
             # NaN is looked for after each epoch; NumPy need not warn of it at every step.
             quiet = np.errstate(over="ignore", invalid="ignore")
-            with CtrlC() as ctrl_c, quiet, one_blas_thread(), self.steps:
+            with CtrlC(self.ranks.signals) as ctrl_c, quiet, one_blas_thread(), self.steps:
                 if not start.weights:
                     self._save(0, np.empty(0), np.empty(0))
+                self.ranks.began(self.run.folder)
                 with self.watch.outside(WARM_UP):
-                    self.steps.warm_up()
+                    self.ranks.together(self.steps.warm_up)
                 if self.steps.no_graph:
                     self.progress.note(self.steps.no_graph)
                 with self.progress:
                     try:
                         self._epochs(start, ctrl_c)
-                    except Stopped:
-                        interrupted = True
+                    except Stopped as caught:
+                        stopped = caught
         seconds = self.watch.seconds()
+        history = self.ranks.from_first(self.run.metrics)
         return Result(
-            self.run, settings, self.run.metrics(), seconds, interrupted, self.steps.recorded
-        )
+            self.run, settings, history, seconds, stopped is not None, self.steps.recorded,
+            str(stopped or ""),
+        )  # fmt: skip
 
     def _epochs(self, start: Checkpoint, ctrl_c: CtrlC) -> None:
         self.progress.begin(self.settings.epochs, len(self.data.images), start.epoch)
@@ -227,24 +270,21 @@ class _Session:
         begin, done = time.perf_counter(), first
         try:
             for done in range(first, batches):
-                ctrl_c.check()
+                self.ranks.check(ctrl_c)
                 steps.step(done)
                 self.progress.step(steps, settings.batch_size)
             done = batches
             losses, hits = steps.figures()
             seconds = time.perf_counter() - begin
             with self.watch.outside(EVALUATION):
-                test_loss, test_accuracy = evaluate(self.model, *self.test, ctrl_c.check)
+                test_loss, test_accuracy = self._evaluate(ctrl_c)
         except Stopped:
             self._save(epoch, *steps.figures()[:, :done])
             raise
+        self.ranks.check_drift(self.model.weights)
         sizes = self.data.sizes
         train_loss = float(losses @ sizes / count)
-        if not math.isfinite(train_loss) or not math.isfinite(test_loss):
-            raise DivergedError(
-                f"the loss is no longer a number in epoch {epoch + 1}: the training diverged; "
-                f"try a smaller --lr than {settings.lr}"
-            )
+        self.ranks.from_first(lambda: _check_finite(epoch, train_loss, test_loss, settings.lr))
         line = {
             "epoch": epoch + 1,
             "loss": train_loss,
@@ -255,11 +295,25 @@ class _Session:
             "images_per_second": round(float(sizes[first:].sum()) / seconds, 1),
         }
         with self.watch.outside(CHECKPOINT):
-            self.run.add_metrics(line)
+            self.ranks.from_first(lambda: self.run.add_metrics(line))
             self._save(epoch + 1, np.empty(0), np.empty(0))
         self.progress.epoch(line)
 
+    def _evaluate(self, ctrl_c: CtrlC) -> tuple[float, float]:
+        """Return mean loss and share of right answers over the test images of all ranks."""
+        loss, hits = 0.0, 0
+        try:
+            loss, hits = evaluate_sums(self.model, *self.test, ctrl_c.check)
+        except Stopped:
+            pass  # for all ranks to hear of
+        loss, hits = self.ranks.totals(loss, hits, ctrl_c)
+        return loss / self.test_count, hits / self.test_count
+
     def _save(self, epoch: int, losses: np.ndarray, hits: np.ndarray) -> None:
+        """Let the first rank write a checkpoint."""
+        self.ranks.from_first(lambda: self._write(epoch, losses, hits))
+
+    def _write(self, epoch: int, losses: np.ndarray, hits: np.ndarray) -> None:
         weights, velocity = (
             {name: self.device.fetch(view) for name, view in self.model.tensors(vector).items()}
             for vector in (self.model.weights, self.trainer.optimizer.velocity)
@@ -273,6 +327,7 @@ class _Session:
             here = {
                 "machine": describe(self.device),
                 "graph": self.steps.recorded,
+                "ranks": self.ranks.size,
                 **self.watch.record(),
             }
             self.run.save_timing([*self.earlier, here])
@@ -285,3 +340,12 @@ class _Session:
             views: dict[str, Array] = self.model.tensors(vector)
             for name, array in saved.items():
                 views[name][...] = self.device.put(array)
+            self.ranks.equalise(vector)
+
+
+def _check_finite(epoch: int, train_loss: float, test_loss: float, lr: float) -> None:
+    if not math.isfinite(train_loss) or not math.isfinite(test_loss):
+        raise DivergedError(
+            f"the loss is no longer a number in epoch {epoch + 1}: the training diverged; "
+            f"try a smaller --lr than {lr}"
+        )

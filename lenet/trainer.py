@@ -15,6 +15,7 @@ from lenet.errors import KernelError
 from lenet.loss import softmax_cross_entropy, softmax_cross_entropy_and_hits
 from lenet.model import Model, build_model, choose_kernels
 from lenet.optim import NesterovSGD, one_cycle
+from lenet.ranks import ALONE, Ranks
 from lenet.timing import Phase, Stopwatch
 
 Array = Any  # numpy.ndarray or cupy.ndarray
@@ -23,6 +24,7 @@ EVALUATION_BATCH = 512
 
 DATA = Phase("data", "data")
 LOSS = Phase("loss", "loss")
+COMMUNICATION = Phase("communication", "communication")
 UPDATE = Phase("update", "update")
 
 
@@ -37,6 +39,8 @@ class Trainer:
         As for `NesterovSGD`.
     watch
         Counts time; a new one by default.
+    ranks
+        Who learns from the other parts of each batch; nobody by default.
     """
 
     def __init__(
@@ -46,8 +50,9 @@ class Trainer:
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         watch: Stopwatch | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.model = model
+        self.model, self.ranks = model, ranks
         self.optimizer = NesterovSGD(model.weights, model.gradient, momentum, weight_decay)
         self.watch = watch or Stopwatch(model.device)
 
@@ -66,6 +71,8 @@ class Trainer:
     def taken_back(self) -> Iterator[None]:
         """Return a context whose steps leave weights and momentum as they were.
 
+        Inside it a rank is alone: ranks may have parts of different sizes to compile for.
+
         Raises
         ------
         KernelError
@@ -73,11 +80,14 @@ class Trainer:
         """
         vectors = self.model.weights, self.optimizer.velocity
         before = [vector.copy() for vector in vectors]
+        ranks, self.ranks = self.ranks, ALONE
         try:
             yield
             self.model.device.synchronize()
         except (ImportError, RuntimeError) as error:
             raise KernelError(f"the kernels do not run here: {error}") from error
+        finally:
+            self.ranks = ranks
         for vector, saved in zip(vectors, before, strict=True):
             vector[...] = saved
 
@@ -103,7 +113,7 @@ class Trainer:
             x, target = gathered(images, indices), labels[indices]
         return self.learn(x, target, rate)
 
-    def learn(self, x: Array, target: Array, rate: Any) -> tuple[Array, Any]:
+    def learn(self, x: Array, target: Array, rate: Any, share: float = 1.0) -> tuple[Array, Any]:
         """Do what `step` does once the batch is there.
 
         Parameters
@@ -112,7 +122,25 @@ class Trainer:
             The batch's images and labels.
         rate
             Learning rate: a number, or one element of an array on the device.
+        share
+            How much of the batch x is, 0 to 1; the other ranks have the rest.
         """
+        watch = self.watch
+        loss, hits = self._differentiate(x, target, share) if len(x) else self._nothing()
+        if self.ranks.size > 1:
+            with watch.phase(COMMUNICATION):
+                loss, hits = self.ranks.add_up(self.model, loss * share, hits)
+        with watch.phase(UPDATE):
+            self.optimizer.step(rate)
+        return loss, hits
+
+    def _nothing(self) -> tuple[float, int]:
+        """Write the gradient of no images."""
+        self.model.gradient.fill(0)
+        return 0.0, 0
+
+    def _differentiate(self, x: Array, target: Array, share: float) -> tuple[Array, Any]:
+        """Write the gradient of x's share of the batch's mean loss; return x's own mean and hits."""
         watch = self.watch
         logits = self.model.forward(x, watch)
         with watch.phase(LOSS):
@@ -121,9 +149,9 @@ class Trainer:
             else:
                 hits = (logits.argmax(axis=1) == target).sum()
                 loss, gradient = softmax_cross_entropy(logits, target)
+            if share != 1:
+                gradient *= gradient.dtype.type(share)
         self.model.backward(gradient, watch)
-        with watch.phase(UPDATE):
-            self.optimizer.step(rate)
         return loss, hits
 
 
@@ -156,6 +184,14 @@ def evaluate(
     seen
         Called with the logits of every batch, in order.
     """
+    loss, hits = evaluate_sums(model, images, labels, between)
+    return loss / len(images), hits / len(images)
+
+
+def evaluate_sums(
+    model: Model, images: Array, labels: Array, between: Callable[[], None]
+) -> tuple[float, int]:
+    """Return the images' summed loss and how many a model gets right; see `evaluate`."""
     loss, hits = 0.0, 0
     for begin in range(0, len(images), EVALUATION_BATCH):
         between()
@@ -165,7 +201,7 @@ def evaluate(
         seen(logits)
         loss += float(softmax_cross_entropy(logits, target)[0]) * len(target)
         hits += int((logits.argmax(axis=1) == target).sum())
-    return loss / len(images), hits / len(images)
+    return loss, hits
 
 
 @dataclasses.dataclass(frozen=True)

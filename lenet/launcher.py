@@ -1,0 +1,105 @@
+"""How this process was started among others, and the watch over it that survives its death.
+
+A process that is killed says nothing, and mpiexec ends the others at once, so that none of them
+can. So what mpiexec starts only starts the rank proper and waits: it lives on to say which rank
+died, where, and how to go on. It also hands signals on, to whom mpiexec or a batch system sends
+them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+# Rank and size in the environment: MPICH and its kin (and srun --mpi=pmi2), Open MPI, srun.
+VARIABLES = (
+    ("PMI_RANK", "PMI_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
+WATCHED = "CONV_KERNEL_LAB_WATCHED"  # file descriptor by which a rank tells its run's folder
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Launched(NamedTuple):
+    """What the environment says before MPI starts.
+
+    Attributes
+    ----------
+    rank, size
+        Of this process, and how many were started; 0 and 1 without a launcher.
+    """
+
+    rank: int
+    size: int
+
+
+def launched() -> Launched:
+    """Return this process's place among those that were started together."""
+    for names in VARIABLES:
+        values = [os.environ.get(name, "") for name in names]
+        if all(value.isdecimal() for value in values):
+            return Launched(*map(int, values))
+    return Launched(0, 1)
+
+
+def way_on(folder: Path | str | None, size: int) -> str:
+    """Return how to go on with a run whose job has ended, for a message."""
+    if not folder:
+        return "the job ends before its first checkpoint"
+    return (
+        f"the job ends; go on from its last checkpoint with: mpiexec -n {size} "
+        f"python -m lenet train --distributed --resume {folder}"
+    )
+
+
+def report_folder(folder: Path) -> None:
+    """Tell the watching process where the checkpoint is."""
+    if WATCHED in os.environ:
+        os.write(int(os.environ[WATCHED]), str(folder).encode())
+
+
+def is_watched() -> bool:
+    """Tell whether this process is a rank proper; if so, it ends when the watching process does."""
+    if WATCHED not in os.environ:
+        return False
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    return True
+
+
+def watch() -> int:
+    """Run this very command again, as the rank proper, and return its exit status.
+
+    A rank that a signal ended gets a message, and the status 1.
+    """
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    # MPI's own descriptors go on to the rank. Signals come here and are handed on, once: in a
+    # session of its own it does not get those that a terminal sends to all.
+    child = subprocess.Popen(
+        [sys.executable, *sys.orig_argv[1:]],
+        close_fds=False,
+        start_new_session=True,
+        env={**os.environ, WATCHED: str(write)},
+    )
+    os.close(write)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: child.send_signal(number))
+    status = child.wait()
+    if status >= 0:
+        return status
+    folder = os.read(read, 4096).decode()
+    rank, size = launched()
+    print(
+        f"lenet: error: rank {rank} on {socket.gethostname()} was ended by "
+        f"{signal.Signals(-status).name}; {way_on(folder, size)}",
+        file=sys.stderr,
+        flush=True,
+    )
+    return 1
