@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -29,9 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     # Of the processes that mpiexec starts, the first one speaks.
     quiet = launcher.launched().rank > 0
-    with open(os.devnull, "w") if quiet else contextlib.nullcontext(sys.stderr) as complaints:
-        with contextlib.redirect_stderr(complaints):
-            options = _parser().parse_args(arguments)
+    with contextlib.redirect_stderr(io.StringIO() if quiet else sys.stderr):
+        options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
     except DivergedError as error:

@@ -152,14 +152,13 @@ class MpiRanks(Ranks):
             self.comm.Allreduce(self.mpi.IN_PLACE, bucket)
             self.stopping = bool(figures[2])
         else:
-            cuda, at = _cupy().cuda, bucket.data.ptr
-            kind = getattr(cuda.nccl, f"NCCL_{bucket.dtype.name.upper()}")
-            stream = cuda.get_current_stream().ptr
-            self.nccl.allReduce(at, at, bucket.size, kind, cuda.nccl.NCCL_SUM, stream)
+            at, stream = bucket.data.ptr, _cupy().cuda.get_current_stream().ptr
+            kind = getattr(_nccl(), f"NCCL_{bucket.dtype.name.upper()}")
+            self.nccl.allReduce(at, at, bucket.size, kind, _nccl().NCCL_SUM, stream)
         return figures[0], figures[1]
 
     def check(self, ctrl_c: CtrlC) -> None:
-        """Stop if the last sum said so; between GPUs, whose sums nobody waits for, ask the hosts."""
+        """Stop if the last sum said so; between GPUs, whose sums nobody reads, ask the hosts."""
         self.ctrl_c = ctrl_c
         if self.nccl is not None:
             self.stopping = self.comm.allreduce(ctrl_c.asked > 0, self.mpi.LOR)
@@ -208,7 +207,8 @@ class MpiRanks(Ranks):
                 message = f"error: {self.name(self.rank)}: {error or type(error).__name__}"
                 bad_input = isinstance(error, LenetError) and not isinstance(error, DivergedError)
                 status = 2 if bad_input else 1
-            print(f"lenet: {message}; {way_on(self.folder, self.size)}", file=sys.stderr, flush=True)
+            message += f"; {way_on(self.folder, self.size)}"
+            print(f"lenet: {message}", file=sys.stderr, flush=True)
             self.comm.Abort(status)
             os._exit(status)  # MPI may take its time
 

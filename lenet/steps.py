@@ -162,9 +162,7 @@ class HostSteps:
                     x = batch.moved(data.images, chosen, *how)
                 else:
                     x = gathered(data.images, chosen)
-            loss, hits = self.trainer.learn(
-                x, target, self.rates[number], len(chosen) / len(whole)
-            )
+            loss, hits = self.trainer.learn(x, target, self.rates[number], len(chosen) / len(whole))
         self.seen[:, number] = x.dtype.type(loss), hits  # a loss has no more digits on a GPU
         self.made = number + 1
 

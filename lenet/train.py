@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -302,10 +303,8 @@ class _Session:
     def _evaluate(self, ctrl_c: CtrlC) -> tuple[float, float]:
         """Return mean loss and share of right answers over the test images of all ranks."""
         loss, hits = 0.0, 0
-        try:
+        with contextlib.suppress(Stopped):  # until all ranks have heard of it
             loss, hits = evaluate_sums(self.model, *self.test, ctrl_c.check)
-        except Stopped:
-            pass  # for all ranks to hear of
         loss, hits = self.ranks.totals(loss, hits, ctrl_c)
         return loss / self.test_count, hits / self.test_count
 

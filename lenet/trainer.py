@@ -140,7 +140,7 @@ class Trainer:
         return 0.0, 0
 
     def _differentiate(self, x: Array, target: Array, share: float) -> tuple[Array, Any]:
-        """Write the gradient of x's share of the batch's mean loss; return x's own mean and hits."""
+        """Write the gradient of x's share of the batch's loss; return x's mean loss and hits."""
         watch = self.watch
         logits = self.model.forward(x, watch)
         with watch.phase(LOSS):

@@ -235,6 +235,8 @@ def _kernel(kind: str, config: dict[str, Any]) -> str:
         return f"conv {config['conv']}"
     if kind == "pooling":
         return f"pool {config['pool']}"
+    if kind == "communication":
+        return "NCCL" if config["device"] == "gpu" else "MPI"
     if config["device"] == "gpu":
         return "CuPy"
     return "Numba" if kind in ("linear", "loss", "update") else "NumPy"

@@ -19,7 +19,7 @@ __all__ = [
 
 
 class Device:
-    """Device 0."""
+    """A device, by default the first."""
 
     compute_capability = "90"
 
@@ -44,7 +44,10 @@ class Device:
         return self.id
 
     def use(self) -> None:
-        """Do nothing: there is one device."""
+        """Make it the current one; memory is the host's, whichever it is."""
+        if not 0 <= self.id < runtime.getDeviceCount():
+            raise runtime.CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+        runtime.current = self.id
 
     def synchronize(self) -> None:
         """Do nothing: a launch has ended when it returns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 
@@ -9,9 +10,14 @@ class CUDARuntimeError(RuntimeError):
     """What the runtime refuses."""
 
 
+# GPUs of this machine, one after the other; a test of several processes says how many.
+devices = int(os.environ.get("CUPY_DOUBLE_DEVICES", "1"))
+current = 0
+
+
 def getDeviceCount() -> int:  # noqa: N802
-    """Return 1."""
-    return 1
+    """Return how many there are."""
+    return devices
 
 
 def getDeviceProperties(device: int) -> dict[str, Any]:  # noqa: N802
@@ -28,8 +34,13 @@ def getDeviceProperties(device: int) -> dict[str, Any]:  # noqa: N802
 
 
 def getDevice() -> int:  # noqa: N802
-    """Return 0."""
-    return 0
+    """Return the current one."""
+    return current
+
+
+def deviceGetPCIBusId(device: int) -> str:  # noqa: N802
+    """Return what tells it from the others."""
+    return f"0000:{device:02X}:00.0"
 
 
 def runtimeGetVersion() -> int:  # noqa: N802
