@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ VARIABLES = (
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 )
 WATCHED = "CONV_KERNEL_LAB_WATCHED"  # file descriptor by which a rank tells its run's folder
+PATIENCE = 5  # seconds for mpiexec to end this process
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -102,4 +104,9 @@ def watch() -> int:
         file=sys.stderr,
         flush=True,
     )
+    if "PMI_FD" in os.environ:
+        # What MPI_Abort would have told MPICH's mpiexec: end the others, and with this status.
+        # Else it reports the status of those that it killed.
+        os.write(int(os.environ["PMI_FD"]), b"cmd=abort exitcode=1\n")
+        time.sleep(PATIENCE)
     return 1
