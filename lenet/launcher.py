@@ -104,7 +104,7 @@ def watch() -> int:
         file=sys.stderr,
         flush=True,
     )
-    if "PMI_FD" in os.environ:
+    if "PMI_FD" in os.environ and "PMI_JOBID" not in os.environ:  # Slurm has both
         # What MPI_Abort would have told MPICH's mpiexec: end the others, and with this status.
         # Else it reports the status of those that it killed.
         os.write(int(os.environ["PMI_FD"]), b"cmd=abort exitcode=1\n")
