@@ -22,9 +22,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from kernels import emulator, place
+from kernels import emulator, place, plugins
 from lenet.device import Device
-from lenet.errors import DivergedError, KernelError, LenetError, OptionError
+from lenet.errors import KernelError, LenetError, OptionError
 from lenet.interrupt import CtrlC, Stopped
 from lenet.launcher import launched, report_folder, way_on
 from lenet.model import FIGURES, Model
@@ -32,6 +32,7 @@ from lenet.ranks import Array, Ranks, T
 
 INSTALL = "pip install 'conv-kernel-lab[distributed]' (pip install mpich brings an MPI, if need be)"
 INSTALL_NCCL = "pip install nvidia-nccl-cu12 (or -cu13, as CuPy's)"
+SAYS_WHAT = LenetError, plugins.PluginError  # errors whose message is all that the user needs
 MOST_NAMED = 4  # differences between two ranks
 
 
@@ -81,16 +82,16 @@ class MpiRanks(Ranks):
         self.folder: Path | None = None
         self.ctrl_c: CtrlC | None = None
         self.stopping = False
-        self.known_to_all: LenetError | None = None
+        self.known_to_all: ValueError | None = None
 
     # What is done once.
 
     def together(self, work: Callable[[], T]) -> T:
         """Do `work` on all ranks, and let all hear of an error on one."""
-        error: LenetError | None = None
+        error: ValueError | None = None
         try:
             result = work()
-        except LenetError as caught:
+        except SAYS_WHAT as caught:
             error = caught
         errors = self.comm.allgather(error)
         failed = [rank for rank, one in enumerate(errors) if one is not None]
@@ -103,11 +104,11 @@ class MpiRanks(Ranks):
 
     def from_first(self, work: Callable[[], T]) -> T:
         """Do `work` on the first rank, and let all have the result or the error."""
-        outcome: tuple[Any, LenetError | None] = None, None
+        outcome: tuple[Any, ValueError | None] = None, None
         if self.first:
             try:
                 outcome = work(), None
-            except LenetError as caught:
+            except SAYS_WHAT as caught:
                 outcome = None, caught
         result, error = self.comm.bcast(outcome)
         if error is not None:
@@ -202,11 +203,10 @@ class MpiRanks(Ranks):
                 time.sleep(0 if self.first else 1)
                 message, status = "interrupted", 130
             else:
-                if not isinstance(error, LenetError):
+                status = 2 if isinstance(error, SAYS_WHAT) else 1
+                if status == 1:
                     traceback.print_exc()
                 message = f"error: {self.name(self.rank)}: {error or type(error).__name__}"
-                bad_input = isinstance(error, LenetError) and not isinstance(error, DivergedError)
-                status = 2 if bad_input else 1
             message += f"; {way_on(self.folder, self.size)}"
             print(f"lenet: {message}", file=sys.stderr, flush=True)
             self.comm.Abort(status)
@@ -216,7 +216,7 @@ class MpiRanks(Ranks):
         """Return what to call a rank in a message."""
         return f"rank {rank} on {self.hosts[rank]}"
 
-    def _raise_on_all(self, error: LenetError) -> NoReturn:
+    def _raise_on_all(self, error: ValueError) -> NoReturn:
         self.known_to_all = error
         raise error
 
@@ -288,10 +288,9 @@ def _nccl() -> Any:
 def _code() -> dict[str, str]:
     """Return a checksum of each file of the lab that a training's numbers depend on."""
     root = Path(__file__).parents[1]
-    files = [
-        path
-        for package in ("kernels", "lenet")
-        for path in (root / package).rglob("*")
+    return {
+        f"{folder.name}/{path.relative_to(folder)}": f"{zlib.crc32(path.read_bytes()):08x}"
+        for folder in (root / "kernels", root / "lenet", *map(Path, plugins.folders()))
+        for path in folder.rglob("*")
         if path.suffix in (".py", ".cu", ".cuh", ".hpp", ".cpp")
-    ]
-    return {str(p.relative_to(root)): f"{zlib.crc32(p.read_bytes()):08x}" for p in files}
+    }

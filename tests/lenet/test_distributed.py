@@ -235,7 +235,8 @@ def options(settings, folder):
     return [
         "--data-dir", settings.data_dir, "--epochs", "2", "--batch-size", "10", "--augment", "2",
         "--weight-decay", "1e-3", "--conv", "reference", "--pool", "avg:reference",
-        "--activation", "tanh", "--device", "cpu", "--runs-dir", str(folder.parent), "--name", folder.name,
+        "--activation", "tanh", "--device", "cpu",
+        "--runs-dir", str(folder.parent), "--name", folder.name,
     ]  # fmt: skip
 
 
