@@ -25,7 +25,8 @@ if [ -e "$RUN/checkpoint.safetensors" ]; then
     options=(--resume "$RUN")
 else
     rm -rf "$RUN"                # stopped before its first checkpoint
-    options=(--runs-dir "$(dirname "$RUN")" --name "$(basename "$RUN")" --data-dir "$DATA" --batch-size 1024)
+    options=(--runs-dir "$(dirname "$RUN")" --name "$(basename "$RUN")"
+        --data-dir "$DATA" --batch-size 1024)
 fi
 
 # --kill-on-bad-exit: when a rank dies, Slurm ends the others too.

@@ -228,11 +228,9 @@ def _train_as(
         result = train.train(settings, ranks.from_first(chosen), progress, **how)
     if result.interrupted:
         if ranks.first:
-            processes = f"mpiexec -n {ranks.size} " * (ranks.size > 1)
-            distributed = " --distributed" * options.distributed
             print(
-                f"lenet: {result.stopped_by or 'interrupted'} and saved; go on with: {processes}"
-                f"python -m lenet train{distributed} --resume {result.run.folder}",
+                f"lenet: {result.stopped_by or 'interrupted'} and saved; go on with: "
+                f"{launcher.resume_command(result.run.folder, ranks.size)}",
                 file=sys.stderr,
             )
         return CHECK_FAILED if result.stopped_by else INTERRUPTED

@@ -51,14 +51,18 @@ def launched() -> Launched:
     return Launched(0, 1)
 
 
+def resume_command(folder: Path | str, size: int) -> str:
+    """Return the command line that goes on with a run, by so many ranks."""
+    if size == 1:
+        return f"python -m lenet train --resume {folder}"
+    return f"mpiexec -n {size} python -m lenet train --distributed --resume {folder}"
+
+
 def way_on(folder: Path | str | None, size: int) -> str:
     """Return how to go on with a run whose job has ended, for a message."""
     if not folder:
         return "the job ends before its first checkpoint"
-    return (
-        f"the job ends; go on from its last checkpoint with: mpiexec -n {size} "
-        f"python -m lenet train --distributed --resume {folder}"
-    )
+    return f"the job ends; go on from its last checkpoint with: {resume_command(folder, size)}"
 
 
 def report_folder(folder: Path) -> None:

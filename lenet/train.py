@@ -282,10 +282,10 @@ class _Session:
         except Stopped:
             self._save(epoch, *steps.figures()[:, :done])
             raise
-        self.ranks.check_drift(self.model.weights)
         sizes = self.data.sizes
         train_loss = float(losses @ sizes / count)
         self.ranks.from_first(lambda: _check_finite(epoch, train_loss, test_loss, settings.lr))
+        self.ranks.check_drift(self.model.weights)
         line = {
             "epoch": epoch + 1,
             "loss": train_loss,
