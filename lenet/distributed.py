@@ -12,7 +12,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 import traceback
 import zlib
@@ -26,7 +25,7 @@ from kernels import emulator, place, plugins
 from lenet.device import Device
 from lenet.errors import KernelError, LenetError, OptionError
 from lenet.interrupt import CtrlC, Stopped
-from lenet.launcher import launched, report_folder, way_on
+from lenet.launcher import launched, report_folder, say, way_on
 from lenet.model import FIGURES, Model
 from lenet.ranks import Array, Ranks, T
 
@@ -207,8 +206,7 @@ class MpiRanks(Ranks):
                 if status == 1:
                     traceback.print_exc()
                 message = f"error: {self.name(self.rank)}: {error or type(error).__name__}"
-            message += f"; {way_on(self.folder, self.size)}"
-            print(f"lenet: {message}", file=sys.stderr, flush=True)
+            say(f"{message}; {way_on(self.folder, self.size)}")
             self.comm.Abort(status)
             os._exit(status)  # MPI may take its time
 

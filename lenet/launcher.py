@@ -25,7 +25,9 @@ VARIABLES = (
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 )
 WATCHED = "CONV_KERNEL_LAB_WATCHED"  # file descriptor by which a rank tells its run's folder
-PATIENCE = 5  # seconds for mpiexec to end this process
+# Seconds for mpiexec to pass a message on (those on their way when it ends a job may be lost), and
+# to end this process.
+PASSING_ON, ENDING = 0.5, 5
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -65,6 +67,12 @@ def way_on(folder: Path | str | None, size: int) -> str:
     return f"the job ends; go on from its last checkpoint with: {resume_command(folder, size)}"
 
 
+def say(message: str) -> None:
+    """Print a job's last words, and give them time to arrive."""
+    print(f"lenet: {message}", file=sys.stderr, flush=True)
+    time.sleep(PASSING_ON)
+
+
 def report_folder(folder: Path) -> None:
     """Tell the watching process where the checkpoint is."""
     if WATCHED in os.environ:
@@ -102,15 +110,13 @@ def watch() -> int:
         return status
     folder = os.read(read, 4096).decode()
     rank, size = launched()
-    print(
-        f"lenet: error: rank {rank} on {socket.gethostname()} was ended by "
-        f"{signal.Signals(-status).name}; {way_on(folder, size)}",
-        file=sys.stderr,
-        flush=True,
+    say(
+        f"error: rank {rank} on {socket.gethostname()} was ended by "
+        f"{signal.Signals(-status).name}; {way_on(folder, size)}"
     )
     if "PMI_FD" in os.environ and "PMI_JOBID" not in os.environ:  # Slurm has both
         # What MPI_Abort would have told MPICH's mpiexec: end the others, and with this status.
         # Else it reports the status of those that it killed.
         os.write(int(os.environ["PMI_FD"]), b"cmd=abort exitcode=1\n")
-        time.sleep(PATIENCE)
+        time.sleep(ENDING)
     return 1
