@@ -184,12 +184,16 @@ def evaluate(
     seen
         Called with the logits of every batch, in order.
     """
-    loss, hits = evaluate_sums(model, images, labels, between)
+    loss, hits = evaluate_sums(model, images, labels, between, seen)
     return loss / len(images), hits / len(images)
 
 
 def evaluate_sums(
-    model: Model, images: Array, labels: Array, between: Callable[[], None]
+    model: Model,
+    images: Array,
+    labels: Array,
+    between: Callable[[], None],
+    seen: Callable[[Array], None] = lambda logits: None,
 ) -> tuple[float, int]:
     """Return the images' summed loss and how many a model gets right; see `evaluate`."""
     loss, hits = 0.0, 0
