@@ -10,32 +10,39 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
+import functools
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from kernels import place, plugins, table
-from profiling import bench_table, machine, peers, suites
-from profiling.bench_group import Bench, ContextLostError, Group
-from profiling.result_file import SCHEMA, Ceilings, End, Header, ResultFileError, Writer, load
-from profiling.result_file import Group as Line
-from profiling.timing import STANDARD, Policy
-
-PASSES = {
-    "forward": ("forward",),
-    "data": ("backward_data", "backward"),
-    "filter": ("backward_filter",),
-    "bias": ("backward_bias",),
-}
-
-
-class BenchError(ValueError):
-    """Something that was asked for and cannot be; the message is one line for the user."""
+from kernels import plugins
+from profiling import (
+    bench_plan,
+    bench_table,
+    hand_out,
+    machine,
+    peers,
+    rank_watch,
+    suites,
+    sweep,
+)
+from profiling.bench_group import Bench, ContextLostError
+from profiling.bench_plan import PASSES, BenchError, Plan
+from profiling.bench_record import Record
+from profiling.result_file import (
+    SCHEMA,
+    Ceilings,
+    Device,
+    Header,
+    ResultFileError,
+    Results,
+    Row,
+    load,
+)
+from profiling.timing import STANDARD
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +88,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-seconds", type=float, default=STANDARD.min_seconds, metavar="S",
         help=f"inside the samples (default: {STANDARD.min_seconds:g})",
     )  # fmt: skip
+    how.add_argument(
+        "--distributed", action="store_true",
+        help="one sweep over the devices of all processes of an MPI job: mpiexec -n 4 python -m "
+        "profiling bench --distributed ..., one process a GPU, or on CPUs one a host",
+    )  # fmt: skip
     out = parser.add_argument_group("output")
     out.add_argument("-o", "--output", type=Path, metavar="FILE", help="the result file")
     out.add_argument("--resume", action="store_true", help="go on with an unfinished FILE")
@@ -90,183 +102,129 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, and return the exit code: 0 done, 1 a kernel failed the judge, 2 bad input."""
     try:
-        return _run(args)
+        crew = _crew(args)
+        if crew is None:
+            return rank_watch.watch(_way_on(args))
+        with crew.guard(_way_on(args)):
+            return _run(args, crew)
+    except sweep.ElsewhereError:
+        return 2
     except (BenchError, ResultFileError, suites.SuiteError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    except ContextLostError as error:
+    except (ContextLostError, hand_out.LostError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
 
 
-def _run(args: argparse.Namespace) -> int:
-    where = _where(args.device)
-    threads = _threads(args.threads)
-    policy = _policy(args)
-    asked = args.suite or ([] if args.shape else ["lenet"])
-    cases = suites.cases(asked, args.shape, args.batch)
-    against, missing = _against(args.against, where)
-    groups = _groups(cases, _directions(args.passes), args.kernel, against, where)
-    if args.resume and args.output is None:
-        raise BenchError("--resume wants -o FILE, the file to go on with")
-    for reason in missing:
-        print(f"bench: {reason}; going on without", file=sys.stderr)
-    plan = _fingerprint(groups, threads, policy, args.seed)
+def _way_on(args: argparse.Namespace) -> str:
+    if args.output is None:
+        return "without -o FILE nothing of it was kept"
+    return f"what was measured is in {args.output}, and --resume goes on with it"
+
+
+def _crew(args: argparse.Namespace) -> sweep.Alone | None:
+    """Return the processes that measure; None in one that is to watch over a rank of them."""
+    if args.distributed:
+        if rank_watch.launched() is None or rank_watch.is_watched():
+            return sweep.join()
+        return None
+    rank, size = rank_watch.launched() or (0, 1)
+    if size > 1:
+        if rank:
+            raise sweep.ElsewhereError
+        raise BenchError(
+            f"{size} processes were started, and each would measure all of it, into one file; add "
+            "--distributed for one sweep over the devices of all"
+        )
+    return sweep.Alone()
+
+
+def _run(args: argparse.Namespace, crew: sweep.Alone) -> int:
+    plan = crew.together(lambda: bench_plan.make(args, crew.sharing))
+    crew.agree(plan)
     began = time.perf_counter()
-    with _pinned(threads), contextlib.ExitStack() as stack:
-        begun = load(args.output, unfinished=True) if args.resume else None
-        if begun is None and args.output is not None and args.output.exists():
+    with _pinned(plan.threads), contextlib.ExitStack() as stack:
+        begun = crew.from_first(lambda: _begun(args, plan), _without_rows)
+        if begun is not None and begun.end is not None:
+            if crew.first:
+                print(f"bench: {args.output} is whole already", file=sys.stderr)
+            return 0
+        progress = bench_table.Progress(len(plan.groups))
+        if crew.first:
+            for reason in plan.missing:
+                print(f"bench: {reason}; going on without", file=sys.stderr)
+            stack.enter_context(progress)
+            progress.say("measuring the ceilings")
+        measure_ceilings = functools.partial(_ceilings, plan.where)
+        devices = crew.devices(plan.where, begun.devices if begun else (), measure_ceilings)
+        mine = devices[crew.rank] if devices else None
+        ceilings = mine.ceilings if mine else begun.header.ceilings if begun else measure_ceilings()
+        bench = Bench(plan.where, _clock(plan.where), ceilings, plan.policy, args.seed)
+
+        def measure(number: int, between: hand_out.Between) -> list[Row]:
+            group = plan.groups[number]
+            on = f" on {mine.name}" if mine else ""
+            rank_watch.note(f"at {group.title}{on}")
+            return bench.group(group, between)
+
+        header = begun.header if begun else _header(plan, ceilings)
+        record = crew.from_first(
+            lambda: stack.enter_context(Record(args.output, header, begun, devices)),
+            lambda record: None,
+        )
+        if record is None:
+            crew.measure([], measure)
+            return 0
+        progress.header(header, devices)
+        todo = []
+        for number, group in enumerate(plan.groups):
+            if record.has(group):
+                progress.skip(group.title)
+            else:
+                todo.append(number)
+
+        def begin(number: int, rank: int) -> None:
+            progress.begin(plan.groups[number].title, _name(devices, rank))
+
+        def keep(number: int, rank: int, rows: list[Row]) -> None:
+            del number
+            progress.finish(record.add(rows, rank), _name(devices, rank))
+
+        try:
+            crew.measure(todo, measure, begin, keep, progress.share)
+        except hand_out.LostError as error:
+            where = f"rank {error.rank}, {devices[error.rank].name}"
+            title = plan.groups[error.number].title
+            raise hand_out.LostError(
+                error.rank, error.number,
+                f"{where}, stopped at {title}: {error}; {_way_on(args)}",
+            ) from None  # fmt: skip
+        results = record.end(time.perf_counter() - began)
+    if args.json:
+        print(json.dumps(bench_table.records(results), indent=1))
+    else:
+        bench_table.show(results, args.output)
+    return 1 if any(row.status == "failed" for row in results.rows) else 0
+
+
+def _name(devices: Sequence[Device], rank: int) -> str:
+    return devices[rank].name if devices else ""
+
+
+def _begun(args: argparse.Namespace, plan: Plan) -> Results | None:
+    """Return the file to go on with, if any; raise where it is not this run's to write."""
+    begun = load(args.output, unfinished=True) if args.resume else None
+    if begun is None:
+        if args.output is not None and args.output.exists():
             raise BenchError(
                 f"{args.output} exists; choose another name, or --resume to go on with it"
             )
-        if begun is not None and not _may_resume(begun, plan):
-            print(f"bench: {args.output} is whole already", file=sys.stderr)
-            return 0
-        progress = stack.enter_context(bench_table.Progress(len(groups)))
-        if begun is None:
-            progress.say("measuring the ceilings")
-            header = _header(where, threads, asked, args, plan, len(groups), against)
-        else:
-            header = begun.header
-        rows = list(begun.rows) if begun else []
-        writer = None
-        if args.output is not None:
-            writer = stack.enter_context(Writer(args.output, None if begun else header))
-        bench = Bench(where, _clock(where), header.ceilings, policy, args.seed)
-        done = {(row.operation, row.direction, tuple(row.shape.values())) for row in rows}
-        progress.header(header)
-        for group in groups:
-            if (group.case.operation, group.direction, tuple(group.case.shape)) in done:
-                progress.skip(group.title)
-                continue
-            progress.begin(group.title)
-            found = bench.group(group, progress.share)
-            rows += found
-            if writer is not None:
-                writer.add(Line(found))
-            progress.finish(found, header.ceilings)
-        if writer is not None:
-            writer.add(End(len(rows), round(time.perf_counter() - began, 1)))
-    if args.json:
-        print(json.dumps(bench_table.records(rows, header.ceilings), indent=1))
-    else:
-        bench_table.show(rows, header.ceilings, args.output)
-    return 1 if any(row.status == "failed" for row in rows) else 0
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _where(device: str) -> str:
-    problem = None if device == "cpu" else place.gpu_problem()
-    if device == "gpu" and problem:
-        raise BenchError(f"--device gpu: {problem}; --device cpu times the host's kernels")
-    return "cpu" if device == "cpu" or problem else "gpu"
-
-
-def _threads(threads: int | None) -> int:
-    cores = len(os.sched_getaffinity(0))
-    if threads is None:
-        return cores
-    if not 1 <= threads <= cores:
-        raise BenchError(f"--threads is {threads}; expected 1 to {cores}, the cores there are")
-    return threads
-
-
-def _policy(args: argparse.Namespace) -> Policy:
-    if not 0 < args.min_seconds <= args.max_seconds:
-        raise BenchError(
-            f"--min-seconds is {args.min_seconds:g} and --max-seconds {args.max_seconds:g}; "
-            "expected two numbers above 0, the second not below the first"
-        )
-    return STANDARD._replace(min_seconds=args.min_seconds, max_seconds=args.max_seconds)
-
-
-def _directions(passes: Sequence[str]) -> list[str]:
-    for name in passes:
-        if name not in PASSES:
-            raise BenchError(f"unknown pass {name!r}; expected some of {', '.join(PASSES)}")
-    if not passes:
-        raise BenchError(f"--pass is empty; expected some of {', '.join(PASSES)}")
-    return [direction for name in dict.fromkeys(passes) for direction in PASSES[name]]
-
-
-def _against(names: list[str] | None, where: str) -> tuple[list[str], list[str]]:
-    """Return the peers that can be had, and why others cannot."""
-    wanted = [] if names == ["none"] else names or list(peers.DEFAULT[where])
-    try:
-        problems = {name: peers.problem(name, where) for name in wanted}
-    except ValueError as error:
-        raise BenchError(str(error)) from None
-    return (
-        [name for name, reason in problems.items() if not reason],
-        [reason for reason in problems.values() if reason],
-    )
-
-
-def _groups(
-    cases: Sequence[suites.Case],
-    directions: Sequence[str],
-    kernels: Sequence[str] | None,
-    against: Sequence[str],
-    where: str,
-) -> list[Group]:
-    """Return what is measured together, with the kernels that can be timed at the place."""
-    operations = dict.fromkeys(case.operation for case in cases)
-    if kernels is not None:
-        _check_kernels(kernels, operations, where)
-    groups = []
-    for case in cases:
-        rows = tuple(
-            row
-            for row in table.rows(case.operation)
-            if where in row.places
-            and (row.name != "reference" if kernels is None else row.name in kernels)
-        )
-        possible = {d for row in table.rows(case.operation) for d in row.passes}
-        groups += [
-            Group(case, direction, rows, tuple(against))
-            for direction in directions
-            if direction in possible and rows
-        ]
-    if not groups:
-        raise BenchError("no kernel and pass is left to measure; see python -m kernels list")
-    return groups
-
-
-def _check_kernels(kernels: Sequence[str], operations: Any, where: str) -> None:
-    known = {row.name: row for operation in operations for row in table.rows(operation)}
-    for name in kernels:
-        if name not in known:
-            raise BenchError(
-                f"unknown kernel {name!r} for {', '.join(operations)}; expected some of "
-                f"{', '.join(known)}"
-            )
-        if where not in known[name].places:
-            how = "the emulator's or simulator's time says nothing about a GPU's"
-            raise BenchError(
-                f"kernel {name!r} cannot be timed on this {where.upper()}: "
-                + (how if where == "cpu" else "it runs on the host only")
-                + f"; choose some of {', '.join(n for n, r in known.items() if where in r.places)}"
-            )
-    if not kernels:
-        raise BenchError("--kernel is empty; see python -m kernels list")
-
-
-def _fingerprint(groups: Sequence[Group], threads: int, policy: Policy, seed: int) -> str:
-    asked = [
-        (g.case, g.direction, [row.name for row in g.rows], g.peers) for g in groups
-    ]  # fmt: skip
-    return hashlib.sha256(repr((asked, threads, policy, seed)).encode()).hexdigest()[:16]
-
-
-def _may_resume(begun: Any, plan: str) -> bool:
-    """Tell whether there is something left to do; raise where it is not this file's to do."""
-    if begun.header.plan != plan:
+        return None
+    if begun.header.plan != plan.fingerprint:
         raise BenchError(f"{begun.path} was begun with other options; --resume wants the same ones")
     here = machine.describe("cpu" if begun.header.place == "cpu" else "gpu")
-    if begun.header.machine["name"] != here["name"]:
+    if not args.distributed and begun.header.machine["name"] != here["name"]:
         raise BenchError(
             f"{begun.path} was begun on {begun.header.machine['name']}, this is {here['name']}; "
             "one file holds one machine"
@@ -274,26 +232,26 @@ def _may_resume(begun: Any, plan: str) -> bool:
     commit, dirty = machine.commit()
     if (begun.header.commit, begun.header.dirty) != (commit, dirty):
         print(f"bench: the source changed since {begun.path} was begun", file=sys.stderr)
-    return begun.end is None
+    return begun
 
 
-def _header(
-    where: str,
-    threads: int,
-    asked: list[str],
-    args: argparse.Namespace,
-    plan: str,
-    groups: int,
-    against: list[str],
-) -> Header:
-    about = machine.describe(where)
-    at: Any = "test double" if where == "gpu" and machine.is_test_double() else where
+def _without_rows(begun: Results | None) -> Results | None:
+    return begun and begun._replace(rows=[])
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _header(plan: Plan, ceilings: Ceilings) -> Header:
+    about = machine.describe(plan.where)
+    double = plan.where == "gpu" and machine.is_test_double()
     commit, dirty = machine.commit()
     software = {name: str(about[name]) for name in ("numpy", "numba", "cupy") if name in about}
     return Header(
-        SCHEMA, at, about, machine.today(), commit, dirty, threads,
-        asked + ["--shape"] * bool(args.shape), groups, plan, _ceilings(where),
-        software | {name: peers.version(name) for name in against},
+        SCHEMA, "test double" if double else cast(Any, plan.where), about, machine.today(),
+        commit, dirty, plan.threads, plan.suites, len(plan.groups), plan.fingerprint, ceilings,
+        software | {name: peers.version(name) for name in plan.against},
     )  # fmt: skip
 
 

@@ -103,10 +103,12 @@ class Bench:
         xp = _array_module(self.where)
         try:
             tensors = buffers.Buffers(xp, operation, group.direction, shape, self._sets(group), rng)
-            entries = [
-                *(self._kernel(row, group, tensors, rng) for row in group.rows),
-                *(e for name in group.peers for e in self._peers(name, group, tensors, rng)),
-            ]
+            entries = []
+            for row in group.rows:
+                between(0.0)
+                entries.append(self._kernel(row, group, tensors, rng))
+            for name in group.peers:
+                entries += self._peers(name, group, tensors, rng)
         except (buffers.OutOfMemoryError, MemoryError) as error:
             return [self._row(entry, group) for entry in _skipped(group, str(error))]
         timed = [entry for entry in entries if entry.subject is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from profiling import roofline, units
-from profiling.result_file import Ceilings, Header, Ratio, Row, Timing
+from profiling.result_file import Ceilings, Device, Header, Ratio, Results, Row, Timing
 
 PIPE_COLUMNS = 120
 _COLUMNS = (("cold", 9), ("±", 6), ("hot", 9), ("rate", 13), ("of ceiling", 10))
@@ -36,7 +37,8 @@ class Progress:
         self._groups, self._number = groups, 0
         self._measured = 0
         self._spent = 0.0
-        self._began = 0.0
+        self._began: dict[str, float] = {}  # by the device
+        self._devices = 1
         self._bars = Bars(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"),
             TimeElapsedColumn(), console=self._console, transient=True,
@@ -60,9 +62,9 @@ class Progress:
         """Show what is being done before the first group."""
         self._bars.update(self._task, description=text)
 
-    def header(self, header: Header) -> None:
-        """Show what is measured on, and its ceilings."""
-        for line in header_lines(header):
+    def header(self, header: Header, devices: Sequence[Device]) -> None:
+        """Show what is measured on, each of several devices too, and its ceilings."""
+        for line in [*header_lines(header), *device_lines(devices)]:
             self._console.print(line, markup=False, soft_wrap=True)
 
     def skip(self, title: str) -> None:
@@ -71,40 +73,42 @@ class Progress:
         self._console.print(f"{self._count()} {title}: in the file", markup=False, soft_wrap=True)
         self._bars.update(self._task, completed=self._number)
 
-    def begin(self, title: str) -> None:
-        """Start a group."""
-        self._number += 1
-        self._began = time.perf_counter()
-        self._bars.update(self._task, description=f"{self._count()} {title}", left=self._left())
+    def begin(self, title: str, on: str = "") -> None:
+        """Start a group, on one of several devices."""
+        self._began[on] = time.perf_counter()
+        self._devices = max(self._devices, len(self._began))
+        here = f"{self._count(1)} {title}" if self._devices == 1 else f"{self._devices} devices"
+        self._bars.update(self._task, description=here, left=self._left())
 
     def share(self, share: float) -> None:
         """Show how much of its time limit a group has spent."""
-        self._bars.update(self._task, completed=self._number - 1 + share, left=self._left())
+        self._bars.update(self._task, completed=self._number + share, left=self._left())
 
-    def finish(self, rows: Sequence[Row], ceilings: Ceilings) -> None:
+    def finish(self, rows: Sequence[Row], on: str = "") -> None:
         """Say what came out of a group."""
-        seconds = time.perf_counter() - self._began
+        seconds = time.perf_counter() - self._began.pop(on)
         self._spent += seconds
         self._measured += 1
+        self._number += 1
         title = f"{self._count()} {rows[0].label} {rows[0].direction}" if rows else self._count()
-        texts = [f"{row.name} {_brief(row, ceilings)}" for row in rows]
+        texts = [f"{row.name} {_brief(row)}" for row in rows]
         left = "" if self._bars.disable is False else f"; {self._left()}"
-        line = f"{title}: {', '.join(texts)} ({seconds:.0f} s{left})"
+        where = f", {on}" if on else ""
+        line = f"{title}{where}: {', '.join(texts)} ({seconds:.0f} s{left})"
         self._console.print(line, markup=False, soft_wrap=True)
+        self._bars.update(self._task, completed=self._number)
 
-    def _count(self) -> str:
-        return f"{self._number:{len(str(self._groups))}}/{self._groups}"
+    def _count(self, ahead: int = 0) -> str:
+        return f"{self._number + ahead:{len(str(self._groups))}}/{self._groups}"
 
     def _left(self) -> str:
         """Estimate the time left from the groups measured so far."""
         if not self._measured:
             return "time left not known yet"
-        current = time.perf_counter() - self._began if self._began else 0.0
-        a_group = self._spent / self._measured
-        seconds = max(a_group * (self._groups - self._number + 1) - min(current, a_group), 0)
-        if self._number == self._groups and current > a_group:
-            seconds = 0
-        return f"about {_duration(seconds)} left"
+        a_group, now = self._spent / self._measured, time.perf_counter()
+        done = sum(min(now - began, a_group) for began in self._began.values())
+        seconds = (a_group * (self._groups - self._number) - done) / self._devices
+        return f"about {_duration(max(seconds, 0))} left"
 
 
 def header_lines(header: Header) -> list[str]:
@@ -126,7 +130,25 @@ def header_lines(header: Header) -> list[str]:
     ]
 
 
-def show(rows: Sequence[Row], ceilings: Ceilings, path: Path | None) -> None:
+def device_lines(devices: Sequence[Device]) -> list[str]:
+    """Return a line for each rank's device, and a warning where they are of several models."""
+    lines = [
+        f"rank {rank}: {device.name}, {device.model}: "
+        f"copy {units.rate(device.ceilings.copy, 'B/s')}, "
+        f"float32 GEMM {units.rate(device.ceilings.gemm, 'FLOP/s')}"
+        for rank, device in enumerate(devices)
+    ]
+    models = Counter(device.model for device in devices)
+    if len(models) > 1:
+        held = ", ".join(f"{count} of {model}" for model, count in models.most_common())
+        lines.append(
+            f"WARNING: UNLIKE DEVICES: {held}; a shape and pass is measured on one of them, and "
+            "nothing compares it with what another model measured: start a sweep for each model"
+        )
+    return lines
+
+
+def show(results: Results, path: Path | None) -> None:
     """Print a table for every group, what was not timed, and what to do next."""
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -135,11 +157,13 @@ def show(rows: Sequence[Row], ceilings: Ceilings, path: Path | None) -> None:
     def line(text: str, style: str = "") -> None:
         console.print(text, style=style, markup=False, soft_wrap=True)
 
-    for group in _groups(rows):
+    for group in _groups(results.rows):
+        ceilings, device = results.ceilings(group[0]), results.device(group[0])
         timed = [row for row in group if timings(row)]
         peer = next((ratio.peer for row in timed if (ratio := best_ratio(row))), None)
         against = f", fastest peer {peer}" if peer else ""
-        line(f"{group[0].label} {group[0].direction}{against}", "bold")
+        on = f", {device.model}, {device.name}" if device else ""
+        line(f"{group[0].label} {group[0].direction}{on}{against}", "bold")
         if timed:
             table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=True)
             table.add_column("  kernel", min_width=28, no_wrap=True)
@@ -181,11 +205,16 @@ def remarks(row: Row, ceilings: Ceilings) -> list[str]:
     return found
 
 
-def records(rows: Sequence[Row], ceilings: Ceilings) -> list[dict[str, Any]]:
+def records(results: Results) -> list[dict[str, Any]]:
     """Return rows as a program reads them: without samples, with rates and verdicts."""
     found = []
-    for row in rows:
+    for row in results.rows:
+        ceilings, device = results.ceilings(row), results.device(row)
         record: dict[str, Any] = msgspec.to_builtins(row)
+        record["device"] = device and {
+            "name": device.name, "model": device.model,
+            "host": device.host, "identity": device.identity,
+        }  # fmt: skip
         for state, timing in timings(row):
             stands = roofline.standing(row, timing, ceilings, cold=state == "cold")
             del record[state]["samples_s"]
@@ -229,7 +258,7 @@ def _mark(timing: Timing) -> str:
     return "" if timing.stable else "?"
 
 
-def _brief(row: Row, ceilings: Ceilings) -> str:
+def _brief(row: Row) -> str:
     if row.status != "timed" or row.cold is None:
         return row.status
     return units.seconds(row.cold.median_s) + _mark(row.cold)

@@ -106,9 +106,9 @@ def _tensor_gemm(clock: Any, size: int) -> dict[str, float]:
         return {}
     import torch
 
+    peers.use_stream(clock.stream)
     if torch.cuda.get_device_capability() < (8, 0):
         return {}
-    peers.use_stream(clock.stream)
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
         kinds = (("tf32", torch.float32), ("bf16", torch.bfloat16))

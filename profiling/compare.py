@@ -5,6 +5,9 @@ holds what scatters within a run and, from the other rows, what differs between 
 it does not move all rows alike: of one run a side nobody can tell that from a change of every
 kernel. Where it matters run both in turns, A B A B A B, and give all files: --also-a, --also-b.
 
+Files of `bench --distributed` may hold several models of device: then rows are compared only where
+both sides measured them on the same model.
+
 A row is the same unless its whole interval lies beyond --smallest, and stays so when all rows are
 judged together: of the rows called different one in twenty is so by chance, on average. A row that
 the benchmark could not settle is marked; its interval is widened by what its quarters differ. The
@@ -45,6 +48,8 @@ class Compared(NamedTuple):
         The samples.
     same_source
         Whether the kernel's source, or the peer's version, was the same.
+    model
+        Of the device that both sides measured it on, where a side has several; else empty.
     """
 
     row: Row
@@ -52,6 +57,7 @@ class Compared(NamedTuple):
     change: verdicts.Change
     measured: verdicts.Measured
     same_source: bool
+    model: str = ""
 
     def regressed(self, tolerance: float) -> bool:
         """Tell whether the row is slower by more than a relative tolerance."""
@@ -141,6 +147,8 @@ def compare(
 ) -> Comparison:
     """Match the rows of two sides by their key, and judge those that both timed.
 
+    Where a side has several models of device, rows of unlike ones are not matched.
+
     Parameters
     ----------
     before, after
@@ -155,14 +163,17 @@ def compare(
     ResultFileError
         Two sides with no row in common, or none that both timed.
     """
-    one, other = _by_key(before), _by_key(after)
+    apart = conditions.has_several_models(before) or conditions.has_several_models(after)
+    one, other = _by_key(before, apart), _by_key(after, apart)
     both = [key for key in one if key in other]
     if not both:
         raise ResultFileError(
             f"{before[0].path} and {after[0].path} have no row in common: A has {_names(before)}, "
             f"B has {_names(after)}; benchmark the same kernels on the same shapes"
+            f"{' and models of device' if apart else ''}"
         )
-    failed, untimed, rows, kept = [], [], [], []
+    failed, rows, kept = [], [], []
+    untimed, alone = _elsewhere(one, other)
     for key in both:
         was, now = one[key], other[key]
         if _status(was) == "timed" and _status(now) == "failed":
@@ -178,7 +189,7 @@ def compare(
             samples = [[np.array(timing.samples_s) for timing in side] for side in known]
             unstable = not all(timing.stable for side in known for timing in side)
             rows.append(verdicts.Measured(samples[0], samples[1], unstable))
-            kept.append((now[0], state, conditions.same_source(was, now)))
+            kept.append((now[0], state, conditions.same_source(was, now), key[-1]))
     if not rows and not failed:
         raise ResultFileError(
             f"{before[0].path} and {after[0].path}: no row was timed {' or '.join(states)} in both"
@@ -187,13 +198,12 @@ def compare(
     changes = verdicts.judge(rows, smallest)
     return Comparison(
         [
-            Compared(row, state, change, measured, same)
-            for (row, state, same), change, measured in zip(kept, changes, rows, strict=True)
+            Compared(row, state, change, measured, same, model)
+            for (row, state, same, model), change, measured in zip(kept, changes, rows, strict=True)
         ],
         failed,
         untimed,
-        [rows[0] for key, rows in one.items() if key not in other],
-        [rows[0] for key, rows in other.items() if key not in one],
+        *alone,
     )
 
 
@@ -230,12 +240,32 @@ def _per_cent(text: str) -> float:
     return value / 100
 
 
-def _by_key(side: list[Results]) -> dict[tuple[Any, ...], list[Row]]:
+def _by_key(side: list[Results], apart: bool) -> dict[tuple[Any, ...], list[Row]]:
+    """Return a side's rows by their keys; `apart`, by the device's model as well."""
     rows: dict[tuple[Any, ...], list[Row]] = {}
     for run in side:
         for row in run.rows:
-            rows.setdefault(row.key, []).append(row)
+            rows.setdefault((*row.key, run.model(row) if apart else ""), []).append(row)
     return rows
+
+
+def _elsewhere(
+    one: dict[tuple[Any, ...], list[Row]], other: dict[tuple[Any, ...], list[Row]]
+) -> tuple[list[tuple[Row, str]], tuple[list[Row], list[Row]]]:
+    """Return what both sides measured, but on unlike devices; and what one side alone has."""
+    models: list[dict[tuple[Any, ...], list[str]]] = [{}, {}]
+    for side, rows in zip(models, (one, other), strict=True):
+        for *key, model in rows:
+            side.setdefault(tuple(key), []).append(model)
+    unlike = [
+        (one[(*key, found[0])][0],
+         f"on {' and '.join(found)} in A, on {' and '.join(models[1][key])} in B")
+        for key, found in models[0].items()
+        if key in models[1] and not set(found) & set(models[1][key])
+    ]  # fmt: skip
+    only_a = [rows[0] for key, rows in one.items() if key[:-1] not in models[1]]
+    only_b = [rows[0] for key, rows in other.items() if key[:-1] not in models[0]]
+    return unlike, (only_a, only_b)
 
 
 def _status(rows: list[Row]) -> str:
@@ -278,11 +308,11 @@ def _doubts(found: Comparison, runs: list[Results]) -> list[str]:
 def _record(found: Comparison, warnings: list[str], args: argparse.Namespace) -> dict[str, Any]:
     """Return what --json prints."""
 
-    def identity(row: Row) -> dict[str, Any]:
+    def identity(row: Row, model: str = "") -> dict[str, Any]:
         return {
             "operation": row.operation, "name": row.name, "direction": row.direction,
             "kind": row.kind, "label": row.label, "dtype": row.dtype, "shape": row.shape,
-        }  # fmt: skip
+        } | ({"model": model} if model else {})  # fmt: skip
 
     return {
         "a": [str(path) for path in (args.before, *args.also_a)],
@@ -291,7 +321,7 @@ def _record(found: Comparison, warnings: list[str], args: argparse.Namespace) ->
         "tolerance": args.tolerance,
         "warnings": warnings,
         "rows": [
-            identity(one.row)
+            identity(one.row, one.model)
             | {"state": one.state, **one.change._asdict()}
             | {"unstable": one.measured.unstable, "same_source": one.same_source}
             | {"regression": one.regressed(args.tolerance)}

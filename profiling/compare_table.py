@@ -41,7 +41,10 @@ def show(
         for run in side:
             header = run.header
             commit = f"{header.commit[:8]}{' with changes' * header.dirty}" if header.commit else ""
-            about = ", ".join(filter(None, (header.machine.get("name"), header.date[:10], commit)))
+            models = " and ".join(
+                str(part.header.machine.get("name", "")) for part in run.by_model()
+            )
+            about = ", ".join(filter(None, (models, header.date[:10], commit)))
             console.print(f"{name}: {run.path} ({about})", soft_wrap=True)
     for warning in warnings:
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
@@ -68,7 +71,8 @@ def _print_rows(console: Console, compared: list[Compared]) -> None:
     groups: dict[str, list[Compared]] = {}
     for one in compared:
         state = f", {one.state}" if len(states) > 1 else ""
-        title = f"{one.row.operation} {one.row.name} {one.row.direction}{state}"
+        model = f", on {one.model}" if one.model else ""
+        title = f"{one.row.operation} {one.row.name} {one.row.direction}{state}{model}"
         groups.setdefault(title, []).append(one)
     console.print(_table())
     for title, group in groups.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from profiling.result_file import Results, Row
+from profiling.result_file import Ceilings, Results, Row
 
 # A clock or a ceiling further apart than this explains a difference of a kernel.
 APART = 0.03
@@ -25,12 +25,16 @@ def differences(before: Side, after: Side) -> list[str]:
         The runs of each side.
     """
     said = []
-    facts = [[_facts(run) for run in side] for side in (before, after)]
+    apart = has_several_models(before) or has_several_models(after)
+    facts = [[f for run in side for f in _facts(run)] for side in (before, after)]
     for key in sorted({key for side in facts for run in side for key in run}, key=_gravity):
         one, other = ({run.get(key) for run in side} for side in facts)
         if len(one | other) == 1:
             continue
         text = f"A {_list(one)}, B {_list(other)}"
+        if key == "machine" and apart:
+            said.append(f"several models: {text}; rows are compared only within a model")
+            continue
         said.append(
             f"DIFFERENT {key.upper()}S: {text}; the ratios compare these, not the kernels"
             if key in GRAVE
@@ -38,8 +42,14 @@ def differences(before: Side, after: Side) -> list[str]:
         )
     said += _clocks(before, after)
     said += _throttled("A", before) + _throttled("B", after)
-    said += _ceilings(before, after)
+    said += [] if apart else _ceilings(before, after)
+    said += _moved(before, after)
     return said
+
+
+def has_several_models(side: Side) -> bool:
+    """Tell whether a file of a side holds several models of device."""
+    return any(len(run.by_model()) > 1 for run in side)
 
 
 def same_source(before: Iterable[Row], after: Iterable[Row]) -> bool:
@@ -48,11 +58,15 @@ def same_source(before: Iterable[Row], after: Iterable[Row]) -> bool:
     return len(sources) == 1
 
 
-def _facts(run: Results) -> dict[str, Any]:
-    machine = {key: str(value) for key, value in run.header.machine.items()}
-    machine["machine"] = machine.pop("name", "unknown")
+def _facts(run: Results) -> list[dict[str, Any]]:
+    """Return what a run says of each machine that it was measured on."""
+    machines = [device.machine for device in run.devices] or [run.header.machine]
     own = {"place": run.header.place, "threads": run.header.threads}
-    return {**own, **machine, **run.header.software}
+    return [
+        {**own, **{key: str(value) for key, value in machine.items() if key != "name"},
+         "machine": machine.get("name", "unknown"), **run.header.software}
+        for machine in machines
+    ]  # fmt: skip
 
 
 def _gravity(key: str) -> tuple[bool, str]:
@@ -104,7 +118,7 @@ def _ceilings(before: Side, after: Side) -> list[str]:
         ("gemm", "a large GEMM", "GFLOP/s"),
     ):
         one, other = (
-            float(np.median([getattr(run.header.ceilings, field) for run in side]))
+            float(np.median([getattr(ceilings, field) for run in side for ceilings in _of(run)]))
             for side in (before, after)
         )
         if one > 0 and other > 0 and abs(other / one - 1) > APART:
@@ -113,3 +127,26 @@ def _ceilings(before: Side, after: Side) -> list[str]:
                 f"({other / one - 1:+.1%}): the machine itself was not the same"
             )
     return said
+
+
+def _of(run: Results) -> list[Ceilings]:
+    return [device.ceilings for device in run.devices] or [run.header.ceilings]
+
+
+def _moved(before: Side, after: Side) -> list[str]:
+    """Count the rows that another device of a model measured: no two are quite alike."""
+    places: list[dict[Any, set[Any]]] = [{}, {}]
+    for found, side in zip(places, (before, after), strict=True):
+        for run in side:
+            for row in run.rows:
+                if device := run.device(row):
+                    key = row.key, device.model
+                    found.setdefault(key, set()).add((device.host, device.identity))
+    both = places[0].keys() & places[1].keys()
+    moved = sum(places[0][key] != places[1][key] for key in both)
+    if not moved:
+        return []
+    return [
+        f"{moved} of {len(both)} rows were measured on other devices of the same model in B than "
+        "in A: how much two of them differ is in the ratios"
+    ]

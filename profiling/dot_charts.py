@@ -195,7 +195,7 @@ def _write_floors(fig: go.Figure, blocks: list[Block], places: dict[int, int]) -
     texts = [(0, "of floor")]
     for file, row in (entry for block in blocks for entry in _timed(block)):
         state, timing = main_timing(row)
-        at = roofline.standing(row, timing, file.header.ceilings, cold=state == "cold")
+        at = roofline.standing(row, timing, file.results.ceilings(row), cold=state == "cold")
         texts.append((places[id(row)], units.share(at.floor_s / timing.median_s)))
     for line, text in texts:
         fig.add_annotation(

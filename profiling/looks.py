@@ -73,7 +73,7 @@ def interval(points: Sequence[Sequence[float]]) -> dict[str, Any]:
 def says(files: Sequence[Series], file: Series, row: Row, state: str) -> str:
     """Return what a point says when pointed at, in Plotly's HTML."""
     timing = dict(timings(row))[state]
-    at = roofline.standing(row, timing, file.header.ceilings, cold=state == "cold")
+    at = roofline.standing(row, timing, file.results.ceilings(row), cold=state == "cold")
     lines = [
         f"<b>{escape(row.name)}</b> {escape(row.label)}",
         f"{row.direction}, {state}, {escape(row.precision)}",
@@ -86,6 +86,8 @@ def says(files: Sequence[Series], file: Series, row: Row, state: str) -> str:
         lines.insert(3, f"{units.seconds(timing.median_s / row.shape['n'])} an image")
     if len(files) > 1:
         lines.append(escape(file.name))
+    if device := file.results.device(row):
+        lines.append(escape(device.name))
     if not timing.stable:
         lines.append(f"<b>not stable</b>: {_wrapped(timing.unstable_because)}")
     if at.impossible:
@@ -135,7 +137,7 @@ def is_impossible(file: Series, row: Row, state: str) -> bool:
     """Tell whether one of a row's timings is below what the hardware can do."""
     timing = dict(timings(row))[state]
     return bool(
-        roofline.standing(row, timing, file.header.ceilings, cold=state == "cold").impossible
+        roofline.standing(row, timing, file.results.ceilings(row), cold=state == "cold").impossible
     )
 
 

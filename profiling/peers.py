@@ -99,10 +99,12 @@ def set_threads(threads: int) -> None:
 
 
 def use_stream(stream: Any) -> None:
-    """Let PyTorch launch into a CuPy stream, where there is a PyTorch that can."""
+    """Let PyTorch launch into a stream of CuPy's current GPU, where there is a PyTorch that can."""
     if problem("torch", "gpu") == "":
+        import cupy
         import torch
 
+        torch.cuda.set_device(cupy.cuda.runtime.getDevice())
         torch.cuda.set_stream(torch.cuda.ExternalStream(stream.ptr))
 
 

@@ -82,7 +82,9 @@ def build(files: Sequence[Series]) -> str:
 
 
 def _measured(files: Sequence[Series]) -> str:
-    parts = [_mixed(files), trust.machines(files)]
+    parts = [_mixed(files), _unlike(files), trust.machines(files)]
+    if devices := trust.devices(files):
+        parts.append(page.paragraph("Measured on, each with ceilings of its own:") + devices)
     for file in files:
         if file.header.dirty:
             parts.append(
@@ -231,6 +233,21 @@ def _mixed(files: Sequence[Series]) -> str:
     names = {place: [f.name for f in files if f.header.place == place] for place in places}
     of = [f"{', '.join(names[place])} ran on {PLACES[place]}" for place in places]
     return page.paragraph(f"Not alike, side by side: {'; '.join(of)}.", "warning")
+
+
+def _unlike(files: Sequence[Series]) -> str:
+    """Warn of files with several models of device, which the page shows apart."""
+    models: dict[Path, list[str]] = {}
+    for file in files:
+        models.setdefault(file.results.path, []).append(file.header.machine.get("name", "unknown"))
+    return "".join(
+        page.paragraph(
+            f"{path.name} was measured on unlike devices, {' and '.join(names)}: each is shown as "
+            "a file of its own, with the shapes and passes that it was handed.", "warning",
+        )
+        for path, names in models.items()
+        if len(names) > 1
+    )  # fmt: skip
 
 
 def _refused(output: Path, args: argparse.Namespace) -> str | None:

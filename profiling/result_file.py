@@ -2,8 +2,9 @@
 
 A group is what was measured together, one pass on one shape by several kernels and peers, a row
 each. It is on disk as soon as it is measured. A file without its last line is an unfinished run:
-`load` says so, and ``bench --resume`` goes on with it. What a line may hold is declared here once,
-as msgspec structs, and held against every file that is read.
+`load` says so, and ``bench --resume`` goes on with it. A run over several devices has a line for
+each, before the groups that were measured on it. What a line may hold is declared here once, as
+msgspec structs, and held against every file that is read.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Header(msgspec.Struct, frozen=True, tag="header", tag_field="line"):
     place
         Where the kernels ran; the tests' double of a GPU is none.
     machine
-        As `profiling.machine.describe` gives it.
+        As `profiling.machine.describe` gives it; of several devices the first rank's.
     date
         UTC, ISO 8601.
     commit, dirty
@@ -85,7 +86,7 @@ class Header(msgspec.Struct, frozen=True, tag="header", tag_field="line"):
     plan
         Fingerprint of what was asked; a run resumes only its own file.
     ceilings
-        Of the device.
+        Of the device; of several, the first rank's.
     software
         Versions of the peers and of what compiles the kernels, by name.
     """
@@ -102,6 +103,46 @@ class Header(msgspec.Struct, frozen=True, tag="header", tag_field="line"):
     plan: str
     ceilings: Ceilings
     software: dict[str, str]
+
+
+class Device(msgspec.Struct, frozen=True, tag="device", tag_field="line"):
+    """One of several devices that a file's groups were measured on.
+
+    Attributes
+    ----------
+    host
+        The machine's name in its network.
+    index
+        The GPU's number there; None for the machine's CPU.
+    identity
+        The GPU's UUID by NVML, or where it sits on the PCI bus; None for a CPU.
+    machine
+        As `profiling.machine.describe` gives it there.
+    ceilings
+        Its own.
+    """
+
+    host: str
+    index: int | None
+    identity: str | None
+    machine: dict[str, Any]
+    ceilings: Ceilings
+
+    @property
+    def name(self) -> str:
+        """Which one it is, for a person."""
+        return f"CPU of {self.host}" if self.index is None else f"GPU {self.index} of {self.host}"
+
+    @property
+    def model(self) -> str:
+        """What devices must share for their times to be compared."""
+        return model(self.machine, "cpu" if self.index is None else "gpu")
+
+
+def model(machine: dict[str, Any], place: str) -> str:
+    """Return a machine's name; of a CPU with its cores, on which its times depend as much."""
+    name = str(machine.get("name", "unknown"))
+    return f"{name}, {machine['cores']} cores" if place == "cpu" and "cores" in machine else name
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -255,6 +296,9 @@ class Row(msgspec.Struct, frozen=True):
         Of its GPU functions; empty where they are not known.
     before, after
         The sensors.
+    device
+        The number of the file's device line that it was measured on, from 0; None in a file of one
+        device, which has no such line.
     """
 
     operation: Literal["conv2d", "conv2d_relu_pool", "max_pool2d", "avg_pool2d"]
@@ -281,6 +325,7 @@ class Row(msgspec.Struct, frozen=True):
     resources: list[Resource] = []
     before: Sensors = Sensors()
     after: Sensors = Sensors()
+    device: int | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -316,10 +361,39 @@ class Results(NamedTuple):
     header: Header
     rows: list[Row]
     end: End | None
+    devices: tuple[Device, ...] = ()
+
+    def device(self, row: Row) -> Device | None:
+        """Return what a row was measured on; None in a file of one device."""
+        return None if row.device is None else self.devices[row.device]
+
+    def ceilings(self, row: Row) -> Ceilings:
+        """Return what the device can do that a row was measured on."""
+        device = self.device(row)
+        return device.ceilings if device else self.header.ceilings
+
+    def model(self, row: Row) -> str:
+        """Return the model of the device that a row was measured on."""
+        device = self.device(row)
+        return device.model if device else model(self.header.machine, self.header.place)
+
+    def by_model(self) -> list[Results]:
+        """Return the rows of each model of device apart, with a header that speaks of it."""
+        parts: dict[str, list[Row]] = {}
+        for row in self.rows if self.devices else ():
+            parts.setdefault(self.model(row), []).append(row)
+        found = []
+        for name, rows in parts.items():
+            first = next(device for device in self.devices if device.model == name)
+            about = msgspec.structs.replace(
+                self.header, machine=first.machine, ceilings=first.ceilings
+            )
+            found.append(self._replace(header=about, rows=rows))
+        return found or [self]
 
 
 _WAY_OUT = "the command that began it, with --resume, goes on with it"
-_LINE = msgspec.json.Decoder(Header | Group | End)
+_LINE = msgspec.json.Decoder(Header | Device | Group | End)
 
 
 def load(path: Path, *, unfinished: bool = False) -> Results:
@@ -352,9 +426,16 @@ def load(path: Path, *, unfinished: bool = False) -> Results:
         raise ResultFileError(f"{path}: line 1 is no header; this is not a benchmark's file")
     groups = [line for line in lines if isinstance(line, Group)]
     rows = [row for group in groups for row in group.rows]
+    devices = tuple(line for line in lines if isinstance(line, Device))
     end = last if isinstance(last := lines[-1], End) else None
-    if len(groups) != len(lines) - 1 - (end is not None):
+    if len(groups) + len(devices) != len(lines) - 1 - (end is not None):
         raise ResultFileError(f"{path}: a header or an end in the middle: two files in one?")
+    numbers: set[int | None] = {*range(len(devices))} or {None}
+    if strays := {row.device for row in rows} - numbers:
+        raise ResultFileError(
+            f"{path}: rows of device {min(map(str, strays))}, and {len(devices)} lines of devices; "
+            "lines were lost or added"
+        )
     if len({row.key for row in rows}) < len(rows):
         raise ResultFileError(f"{path}: two rows of one kernel on one shape: two files in one?")
     if end is None and not unfinished:
@@ -367,7 +448,7 @@ def load(path: Path, *, unfinished: bool = False) -> Results:
             f"{path}: {len(groups)} groups of {len(rows)} rows, but the header says "
             f"{header.groups} groups and the end {end.rows} rows; lines were lost or added"
         )
-    return Results(path, header, rows, end)
+    return Results(path, header, rows, end, devices)
 
 
 class Writer:
@@ -400,7 +481,7 @@ class Writer:
         if header is not None:
             self.add(header)
 
-    def add(self, line: Header | Group | End) -> None:
+    def add(self, line: Header | Device | Group | End) -> None:
         """Append a line and see it to the disk."""
         self._file.write(msgspec.json.encode(line) + b"\n")
         self._file.flush()
@@ -423,7 +504,7 @@ class Writer:
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def _decode(path: Path, number: int, line: bytes) -> Header | Group | End:
+def _decode(path: Path, number: int, line: bytes) -> Header | Device | Group | End:
     if number == 1:
         schema = _schema_of(line)
         if schema != SCHEMA:

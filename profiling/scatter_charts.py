@@ -16,13 +16,12 @@ LARGEST_PX, SMALLER_PX = 12, 7
 
 
 def roofline(file: Series, which: Pass) -> go.Figure:
-    """Return the measured roof of a file's device, and the rows under it."""
-    ceilings = file.header.ceilings
+    """Return the measured roof of a file's device, or of each, and the rows under it."""
+    roofs = [device.ceilings for device, _ in file.devices] or [file.header.ceilings]
     rows = [row for row in file.timed(which) if row.flops and row.least_bytes]  # not empty ones
-    ridge = ceilings.gemm / ceilings.copy
-    intensities = [ridge, *(_intensity(row) for row in rows)]
+    intensities = [*(roof.gemm / roof.copy for roof in roofs), *(_intensity(row) for row in rows)]
     span = [min(intensities) / 3, max(intensities) * 3]
-    fig = go.Figure(_roof(ceilings, span))
+    fig = go.Figure(_roof(roofs, span))
     peers = _peers([file], which)
     largest: dict[str, int] = {}
     for row in rows:
@@ -49,7 +48,7 @@ def roofline(file: Series, which: Pass) -> go.Figure:
     if hot:
         fig.add_trace(_points(hot, "all, hot").update(visible="legendonly"))
     fig.add_traces(looks.warnings(marked))
-    heights = [y for _, y, *_ in marked] + [ceilings.peak or ceilings.gemm]
+    heights = [y for _, y, *_ in marked] + [roof.peak or roof.gemm for roof in roofs]
     fig.update_xaxes(title="FLOP a byte", **looks.log_axis(span, "{:g}".format, margin=1))
     fig.update_yaxes(
         title="FLOP/s", **looks.log_axis([min(heights) / 2, max(heights) * 1.5], units.tick, most=7)
@@ -94,21 +93,29 @@ def against_batch(files: Sequence[Series], which: Pass, sweep: Sweep) -> go.Figu
     return fig
 
 
-def _roof(ceilings: Ceilings, span: list[float]) -> list[go.Scatter]:
-    ridge = ceilings.gemm / ceilings.copy
-    roof = go.Scatter(
-        x=[span[0], ridge, span[1]], y=[ceilings.copy * span[0], ceilings.gemm, ceilings.gemm],
-        mode="lines", line={"color": looks.GREY, "width": 3}, hoverinfo="skip",
-        name=f"{units.rate(ceilings.copy, 'B/s')}, {units.rate(ceilings.gemm, 'FLOP/s')} measured",
-    )  # fmt: skip
-    if ceilings.peak is None:
-        return [roof]
+def _roof(roofs: Sequence[Ceilings], span: list[float]) -> list[go.Scatter]:
+    """Return a line for each device, of one model; the legend has one entry for all of them."""
+    copy = units.rates([roof.copy for roof in roofs], "B/s")
+    gemm = units.rates([roof.gemm for roof in roofs], "FLOP/s")
+    of = f", {len(roofs)} devices" if len(roofs) > 1 else ""
+    lines = [
+        go.Scatter(
+            x=[span[0], roof.gemm / roof.copy, span[1]],
+            y=[roof.copy * span[0], roof.gemm, roof.gemm],
+            mode="lines", line={"color": looks.GREY, "width": 3}, hoverinfo="skip",
+            name=f"{copy}, {gemm} measured{of}", legendgroup="roofs", showlegend=i == 0,
+        )
+        for i, roof in enumerate(roofs)
+    ]  # fmt: skip
+    limit = max((roof.peak for roof in roofs if roof.peak is not None), default=None)
+    if limit is None:
+        return lines
     peak = go.Scatter(
-        x=span, y=[ceilings.peak] * 2, mode="lines", hoverinfo="skip",
+        x=span, y=[limit] * 2, mode="lines", hoverinfo="skip",
         line={"color": looks.GREY, "width": 2, "dash": "dot"},
-        name=f"{units.rate(ceilings.peak, 'FLOP/s')} hardware limit",
+        name=f"{units.rate(limit, 'FLOP/s')} hardware limit",
     )  # fmt: skip
-    return [roof, peak]
+    return [*lines, peak]
 
 
 def _points(points: list[dict[str, Any]], name: str) -> go.Scatter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,23 @@ def max_sm_clock_mhz() -> float | None:
         return float(nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM))
     except nvml.NVMLError:
         return None
+
+
+def gpu_identity() -> tuple[int, str]:
+    """Return the current GPU's number on its host and its UUID.
+
+    What NVML does not say, CuPy does: its own number, and where the GPU sits on the PCI bus.
+    """
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    index = runtime.getDevice()
+    found = _nvml()
+    if found is not None:
+        nvml, handle = found
+        with contextlib.suppress(nvml.NVMLError):
+            return nvml.nvmlDeviceGetIndex(handle), str(nvml.nvmlDeviceGetUUID(handle))
+    return index, str(runtime.deviceGetPCIBusId(index))
 
 
 def _gpu() -> Sensors:

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from kernels import table
 from profiling import result_file
-from profiling.result_file import Header, ResultFileError, Results, Row, Timing
+from profiling.result_file import Device, Header, ResultFileError, Results, Row, Timing
 
 FIRST_RUNG = "naive"
 
 
 class Series(NamedTuple):
-    """One file: its name on the page, and what it holds."""
+    """One file, or of a file its rows of one model of device: its name on the page, its rows."""
 
     name: str
     results: Results
@@ -23,6 +23,15 @@ class Series(NamedTuple):
     def header(self) -> Header:
         """The file's first line."""
         return self.results.header
+
+    @property
+    def devices(self) -> list[tuple[Device, list[Row]]]:
+        """The devices of a file of several, each with its rows."""
+        return [
+            (device, rows)
+            for i, device in enumerate(self.results.devices)
+            if (rows := [row for row in self.results.rows if row.device == i])
+        ]
 
     def timed(self, which: Pass) -> list[Row]:
         """Return the rows of a pass that were timed, in the file's order."""
@@ -98,10 +107,13 @@ def load(paths: Sequence[Path]) -> list[Series]:
                 f"{' or '.join(str(o.path) for o in every if o is not results)}; "
                 "make a page of each"
             )
-    return [
-        Series(stem if unique else str(results.path), results)
-        for stem, results in zip(stems, every, strict=True)
-    ]
+    found = []
+    for stem, results in zip(stems, every, strict=True):
+        name, parts = stem if unique else str(results.path), results.by_model()
+        for part in parts:
+            said = f"{name}, {part.header.machine.get('name')}" if len(parts) > 1 else name
+            found.append(Series(said, part))
+    return found
 
 
 def passes(files: Sequence[Series], *, timed: bool = True) -> list[Pass]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from profiling.result_file import Ceilings, ResultFileError, Results, Row, load
+from profiling.result_file import ResultFileError, Results, load
 
 GRADIENTS = ("backward_data", "backward_filter")
 
@@ -29,24 +29,25 @@ class Goal(NamedTuple):
     wanted
         What the figure must be at least.
     figure
-        Computes it from a file's rows and ceilings; None where something is missing.
+        Computes it from the rows of one model of device; None where something is missing.
     """
 
     about: str
     wanted: float
-    figure: Callable[[Sequence[Row], Ceilings], float | None]
+    figure: Callable[[Results], float | None]
 
 
 def _over_peers(
     kernel: str, direction: str, labels: Sequence[str], peer: str = ""
-) -> Callable[[Sequence[Row], Ceilings], float | None]:
+) -> Callable[[Results], float | None]:
     """Return the fastest peer's time over a kernel's, layers added up."""
 
-    def figure(rows: Sequence[Row], ceilings: Ceilings) -> float | None:
-        del ceilings
+    def figure(results: Results) -> float | None:
         ours = theirs = 0.0
         for label in labels:
-            found = [row for row in rows if row.label == label and row.direction == direction]
+            found = [
+                row for row in results.rows if (row.label, row.direction) == (label, direction)
+            ]
             own = [row.cold.median_s for row in found if row.name == kernel and row.cold]
             others = [
                 row.cold.median_s
@@ -61,11 +62,12 @@ def _over_peers(
     return figure
 
 
-def _of_product(kernel: str, label: str) -> Callable[[Sequence[Row], Ceilings], float | None]:
+def _of_product(kernel: str, label: str) -> Callable[[Results], float | None]:
     """Return a forward pass's FLOP/s as a share of the measured product of its precision."""
 
-    def figure(rows: Sequence[Row], ceilings: Ceilings) -> float | None:
-        for row in rows:
+    def figure(results: Results) -> float | None:
+        for row in results.rows:
+            ceilings = results.ceilings(row)
             is_it = (row.name, row.direction, row.label) == (kernel, "forward", label)
             if is_it and row.cold and row.precision in ceilings.tensor_gemm:
                 return row.flops / row.cold.median_s / ceilings.product(row.precision)
@@ -123,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
 def _report(results: Sequence[Results], *, as_json: bool) -> int:
     found = []
     for goal in GOALS:
-        figures = (goal.figure(result.rows, result.header.ceilings) for result in results)
+        figures = (goal.figure(part) for result in results for part in result.by_model())
         figure = next((figure for figure in figures if figure is not None), None)
         found.append((goal, figure, None if figure is None else figure >= goal.wanted))
     if as_json:
@@ -148,7 +150,8 @@ def _report(results: Sequence[Results], *, as_json: bool) -> int:
         console = Console(highlight=False)
         for result in results:
             note = ", the tests' double of a GPU: no figure of it means anything"
-            name = result.header.machine["name"] + (note if result.header.place != "gpu" else "")
+            names = " and ".join(part.header.machine["name"] for part in result.by_model())
+            name = names + (note if result.header.place != "gpu" else "")
             console.print(f"{result.path}: {name}", markup=False, soft_wrap=True)
         console.print(table)
         console.print(

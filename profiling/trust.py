@@ -21,6 +21,21 @@ def machines(files: Sequence[Series]) -> str:
     return page.table(["", *(file.name for file in files)], rows)
 
 
+def devices(files: Sequence[Series]) -> str:
+    """Return a table of the devices of files that have several; nothing where no file has."""
+    rows = [
+        [
+            file.name, device.name, device.model, device.identity or "",
+            units.rate(device.ceilings.copy, "B/s"), units.rate(device.ceilings.gemm, "FLOP/s"),
+            units.seconds(device.ceilings.launch_s), str(len(mine)),
+        ]
+        for file in files
+        for device, mine in file.devices
+    ]  # fmt: skip
+    columns = ["file", "device", "model", "identity", "copy", "GEMM", "empty launch", "rows"]
+    return page.table(columns, rows) if rows else ""
+
+
 def not_timed(files: Sequence[Series]) -> str:
     """Return a table of what failed or was skipped, and why; nothing where all was timed."""
     found: dict[tuple[str, ...], list[str]] = {}
@@ -58,6 +73,8 @@ def lines(files: Sequence[Series], which: Pass, group: str) -> str:
     columns = ["shape", "kernel", "cold", "hot", "bound", "checked", "clocks", "doubts"]
     if len(files) > 1:
         columns.insert(2, "file")
+    if has_devices := any(file.devices for file in files):
+        columns.insert(-1, "device")
     rows, marks = [], []
     for file, row in entries:
         timing = (_timing(its) for its in (row.cold, row.hot))
@@ -65,6 +82,9 @@ def lines(files: Sequence[Series], which: Pass, group: str) -> str:
         cells = [row.label, _kernel(row), *map(_kept, facts), doubts(file, row)]
         if len(files) > 1:
             cells.insert(2, file.name)
+        if has_devices:
+            device = file.results.device(row)
+            cells.insert(-1, device.name if device else "")
         rows.append(cells)
         marks.append(_mark(file, row))
     return page.table(columns, rows, right=("cold", "hot"), marks=marks)
@@ -76,7 +96,7 @@ def doubts(file: Series, row: Row) -> str:
     for state, timing in timings(row):
         if not timing.stable:
             said.append(f"{state} not stable: {timing.unstable_because}")
-        at = roofline.standing(row, timing, file.header.ceilings, cold=state == "cold")
+        at = roofline.standing(row, timing, file.results.ceilings(row), cold=state == "cold")
         if at.impossible:
             said.append(f"{state} impossible: {at.impossible}")
     if held := sorted({*row.before.throttled, *row.after.throttled}):
@@ -85,15 +105,17 @@ def doubts(file: Series, row: Row) -> str:
 
 
 def _facts(file: Series) -> dict[str, str]:
-    header, ceilings = file.header, file.header.ceilings
+    header = file.header
+    ceilings = [device.ceilings for device, _ in file.devices] or [header.ceilings]
     statuses = Counter(row.status for row in file.results.rows)
     about = dict(header.machine)
     name = str(about.pop("name", "unknown"))
     commit = header.commit[:SHORT] if header.commit else "not a repository"
-    peak = "not known" if ceilings.peak is None else units.rate(ceilings.peak, "FLOP/s")
+    peaks = [of.peak for of in ceilings if of.peak is not None]
+    count = f", {len(file.devices)} devices" if file.devices else ""
     return {
         "file": str(file.results.path.name),
-        "machine": f"{name} ({header.place.upper()})",
+        "machine": f"{name} ({header.place.upper()}{count})",
         "about it": "; ".join(
             _about(key, value) for key, value in about.items() if value is not None
         ),
@@ -102,12 +124,14 @@ def _facts(file: Series) -> dict[str, str]:
         "suite": ", ".join(header.suite),
         "host threads": str(header.threads),
         "software": ", ".join(f"{key} {value}" for key, value in header.software.items()),
-        "copy, measured": units.rate(ceilings.copy, "B/s"),
-        "read, measured": units.rate(ceilings.read, "B/s"),
-        "GEMM, measured": units.rate(ceilings.gemm, "FLOP/s"),
-        "hardware limit": peak,
-        "empty launch": units.seconds(ceilings.launch_s),
-        "last cache": units.rate(ceilings.cache_bytes, "B"),
+        "copy, measured": units.rates([of.copy for of in ceilings], "B/s"),
+        "read, measured": units.rates([of.read for of in ceilings], "B/s"),
+        "GEMM, measured": units.rates([of.gemm for of in ceilings], "FLOP/s"),
+        "hardware limit": units.rates(peaks, "FLOP/s") if peaks else "not known",
+        "empty launch": " to ".join(
+            dict.fromkeys(units.seconds(f(of.launch_s for of in ceilings)) for f in (min, max))
+        ),
+        "last cache": units.rates([of.cache_bytes for of in ceilings], "B"),
         "rows": ", ".join(
             f"{statuses[status]} {status}" for status in ("timed", "failed", "skipped")
         ),
@@ -137,7 +161,7 @@ def _bound(file: Series, row: Row) -> str:
     if row.status != "timed":
         return ""
     state, timing = main_timing(row)
-    at = roofline.standing(row, timing, file.header.ceilings, cold=state == "cold")
+    at = roofline.standing(row, timing, file.results.ceilings(row), cold=state == "cold")
     return looks.verdict(row, at, timing).replace(", ", "\n")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from profiling.result_file import Timing
 
@@ -32,6 +33,12 @@ def interval(timing: Timing) -> str:
 def rate(value: float, unit: str) -> str:
     """Return a rate or a size with an SI prefix: 1.23e12, ``"FLOP/s"`` is ``"1.23 TFLOP/s"``."""
     return _scaled(value, _RATES, unit)
+
+
+def rates(values: Sequence[float], unit: str) -> str:
+    """Return what several devices reach, from the least to the most, if they can be told apart."""
+    low, high = rate(min(values), unit), rate(max(values), unit)
+    return low if low == high else f"{low} to {high}"
 
 
 def share(value: float) -> str:
