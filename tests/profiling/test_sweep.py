@@ -1,4 +1,4 @@
-"""``bench --distributed``: by MPI's processes, by threads, on hosts and devices that are made up."""
+"""``bench --distributed``: by MPI's processes, by threads, on made-up hosts and devices."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ class ThreadComm:
     def __init__(self, rank: int, boxes: list[list[queue.Queue]], everybody: Any) -> None:
         self._rank, self._boxes, self._everybody = rank, boxes, everybody
 
-    def Get_rank(self) -> int:
+    def Get_rank(self) -> int:  # noqa: N802
         return self._rank
 
-    def Get_size(self) -> int:
+    def Get_size(self) -> int:  # noqa: N802
         return len(self._boxes)
 
     def send(self, what: Any, dest: int) -> None:
