@@ -239,7 +239,8 @@ def _unlike(files: Sequence[Series]) -> str:
     """Warn of files with several models of device, which the page shows apart."""
     models: dict[Path, list[str]] = {}
     for file in files:
-        models.setdefault(file.results.path, []).append(file.header.machine.get("name", "unknown"))
+        if file.devices:
+            models.setdefault(file.results.path, []).append(file.devices[0][0].model)
     return "".join(
         page.paragraph(
             f"{path.name} was measured on unlike devices, {' and '.join(names)}: each is shown as "

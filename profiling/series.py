@@ -111,7 +111,7 @@ def load(paths: Sequence[Path]) -> list[Series]:
     for stem, results in zip(stems, every, strict=True):
         name, parts = stem if unique else str(results.path), results.by_model()
         for part in parts:
-            said = f"{name}, {part.header.machine.get('name')}" if len(parts) > 1 else name
+            said = f"{name}, {part.model(part.rows[0])}" if len(parts) > 1 else name
             found.append(Series(said, part))
     return found
 

@@ -141,9 +141,8 @@ def test_a_goal_is_never_added_up_from_two_models(tmp_path):
     assert [goal(part) for part in of_two.by_model()] == [None, None]
 
 
-def test_a_cpus_model_has_its_cores():
-    models = {
-        Device("h", None, None, {"name": "one", "cores": cores}, CEILINGS).model
-        for cores in (8, 16)
-    }
-    assert models == {"one, 8 cores", "one, 16 cores"}
+def test_a_cpus_model_has_its_cores(tmp_path):
+    cpus = [Device("h", None, None, {"name": "one", "cores": n}, CEILINGS) for n in (8, 16)]
+    spread(tmp_path / "a.jsonl", cpus)
+    names = [part.name for part in series.load([tmp_path / "a.jsonl"])]
+    assert names == ["a, one, 8 cores", "a, one, 16 cores"]
