@@ -36,6 +36,7 @@ if "ONE_HOST" not in os.environ:
     socket.gethostname = lambda: f"host{rank}"
 ceilings.measure_cpu = lambda: Ceilings(1e10 * (rank + 1), 1e10, 1e11, None, 1e-6, 1 << 20)
 ceilings.LARGEST_ARRAY, ceilings.GEMM_GPU, ceilings.GEMM_CPU = 1 << 16, 32, 32
+ceilings.POLICY = ceilings.Policy(min_seconds=0.01, max_seconds=0.1)
 clock_gpu.SHORT = 1.0
 fate, _, who = os.environ.get("FATE", "").partition(":")
 real = bench_group.Bench.group
@@ -130,7 +131,7 @@ def test_ranks_measure_what_one_process_does(mpiexec, tmp_path, monkeypatch, cap
 def test_a_killed_rank_is_named_and_another_number_of_ranks_goes_on(mpiexec, tmp_path):
     path = tmp_path / "out.jsonl"
     code, _, err = ended(start(mpiexec, 2, *cpu(path), FATE="kill:1"))
-    assert code != 0
+    assert code in (1, 9)  # the rank's own, or that mpiexec killed the others
     (said,) = [line for line in err.splitlines() if line.startswith("bench: rank")]
     assert said.startswith("bench: rank 1 on host1 was ended by SIGKILL at ")
     assert ",1,10,9,3,3,3 forward on CPU of host1; what was measured is in " in said
