@@ -16,7 +16,7 @@ CUDA_FILES = $(shell find kernels profiling tests -name '*.cu' -o -name '*.cuh' 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all gpu doctor bench check format compare-torch bench-emulator bench-xray guide clean FORCE
+.PHONY: help train test test-all gpu doctor bench check format compare-torch bench-emulator bench-xray guide soak clean FORCE
 
 help:  ## list the commands
 	@awk -F ':.*##  *' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,11 @@ format: $(VENV)/with-dev  ## lay out Python and CUDA files
 	$(RUN) -m ruff format
 	@echo clang-format -i
 	@$(if $(CUDA_FILES),$(VENV)/bin/clang-format -i $(CUDA_FILES))
+
+# Needs root or user namespaces; SOAK="--seed 7 --json", for instance.
+MINUTES ?= 1
+soak: $(VENV)/with-nothing  ## train for MINUTES=60 with kills, full disks ...: nothing may be lost
+	$(RUN) tests/lenet/soak.py --minutes $(MINUTES) $(SOAK)
 
 compare-torch: $(VENV)/with-compare  ## train the same LeNet with PyTorch, step by step beside ours
 	$(RUN) -m profiling compare-torch $(COMPARE)

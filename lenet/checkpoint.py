@@ -75,6 +75,9 @@ class Run:
     def create(cls, folder: Path, config: Mapping[str, Any]) -> Run:
         """Make a new run folder and write its config.
 
+        A folder that is empty, or in which a process was killed before it had a config, is as good
+        as a new one.
+
         Raises
         ------
         CheckpointError
@@ -83,10 +86,11 @@ class Run:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            raise CheckpointError(
-                f"{folder} is there already; choose another --name, or continue it with "
-                f"--resume {folder}"
-            ) from None
+            if not folder.is_dir() or {path.name for path in folder.iterdir()} - {_new(CONFIG)}:
+                raise CheckpointError(
+                    f"{folder} is there already; choose another --name, or continue it with "
+                    f"--resume {folder}"
+                ) from None
         except OSError as error:
             raise CheckpointError(
                 f"cannot make the run folder {folder}: {error.strerror}; choose a folder that can "
@@ -112,6 +116,10 @@ class Run:
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             raise CheckpointError(f"{path}: not of a LeNet run (no format {FORMAT!r})")
         return config
+
+    def begun(self) -> bool:
+        """Tell whether there was a checkpoint ever; a run stopped before its first can go on."""
+        return (self.folder / CHECKPOINT).exists() or bool(self.metrics())
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the run's checkpoint.
@@ -188,9 +196,15 @@ class Run:
         return lines
 
     def trim_metrics(self, epoch: int) -> None:
-        """Drop the lines past whole epoch `epoch`: they will be written again."""
+        """Drop what the checkpoint of whole epoch `epoch` does not count.
+
+        The lines past it will be written again; files half-written belong to a process that was
+        killed.
+        """
         kept = [line for line in self.metrics() if line["epoch"] <= epoch]
         with self._saving(f"epoch {epoch}"):
+            for name in (CONFIG, CHECKPOINT, TIMING):
+                (self.folder / _new(name)).unlink(missing_ok=True)
             _write_atomically(
                 self.folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode()
             )
@@ -255,9 +269,14 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         ) from None
 
 
+def _new(name: str) -> str:
+    """Return the name of a file that is being written: one, so that a crash leaves one at most."""
+    return f".{name}.new"
+
+
 def _write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that, whenever the machine stops, `path` is the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.new")  # one name: a crash leaves one at most
+    temporary = path.with_name(_new(path.name))
     try:
         with temporary.open("wb") as file:
             file.write(content)

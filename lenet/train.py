@@ -166,7 +166,7 @@ def _facts(settings: Settings, dataset: Dataset) -> dict[str, Any]:
 
 def _checkpoint(run: Run, expected: dict[str, np.ndarray], epochs: int) -> Checkpoint:
     """Return where the run is, and drop what it has written past that."""
-    checkpoint = run.load(expected)
+    checkpoint = run.load(expected) if run.begun() else Checkpoint.none()
     run.trim_metrics(checkpoint.epoch)
     if checkpoint.epoch == epochs and not run.metrics():
         raise CheckpointError(
