@@ -2,7 +2,8 @@
 #
 # Everything is installed into .venv, once; pyproject.toml or a new driver makes it again.
 # PYTHON names the interpreter that .venv is made from. EXTRA=cuda12 (or cuda13, or none) overrides
-# what the driver says.
+# what the driver says. LOCK=.ci/cuda12.lock installs the versions and hashes that it pins, and
+# fails if pyproject.toml wants what it has not; `make lock` writes it.
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +17,7 @@ CUDA_FILES = $(shell find kernels profiling tests -name '*.cu' -o -name '*.cuh' 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all gpu doctor bench check format compare-torch bench-emulator bench-xray guide soak clean FORCE
+.PHONY: help train test test-all gpu doctor bench check format compare-torch bench-emulator bench-xray guide lock soak clean FORCE
 
 help:  ## list the commands
 	@awk -F ':.*##  *' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,12 +73,21 @@ check: $(VENV)/with-dev  ## lint, layout and types
 	@echo clang-format --dry-run
 	@$(if $(CUDA_FILES),$(VENV)/bin/clang-format --dry-run -Werror $(CUDA_FILES))
 	$(RUN) -m mypy
+	$(VENV)/bin/hadolint Dockerfile.cuda
 
 format: $(VENV)/with-dev  ## lay out Python and CUDA files
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
 	@echo clang-format -i
 	@$(if $(CUDA_FILES),$(VENV)/bin/clang-format -i $(CUDA_FILES))
+
+# For the Python of Dockerfile.cuda's Ubuntu; setuptools builds the lab itself. LOCK_OPTIONS=--upgrade
+# takes the newest versions of all.
+lock: $(VENV)/with-dev  ## pin what Dockerfile.cuda installs
+	echo setuptools | $(VENV)/bin/uv pip compile --quiet pyproject.toml - \
+	  --extra cuda12 --extra test --python-version 3.12 --python-platform x86_64-manylinux_2_39 \
+	  --only-binary :all: --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command 'make lock' $(LOCK_OPTIONS) --output-file .ci/cuda12.lock
 
 # Needs root or user namespaces; SOAK="--seed 7 --json", for instance.
 MINUTES ?= 1
@@ -113,9 +123,13 @@ $(VENV)/extra: FORCE | $(VENV)/made
 	case "$(EXTRA)" in none) extra= ;; ?*) extra="$(EXTRA)" ;; esac; \
 	test -f $@ && test "$$(cat $@)" = "$$extra" || echo "$$extra" > $@
 
-$(VENV)/with-%: $(VENV)/extra pyproject.toml
-	@cuda=$$(cat $<); \
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
+LOCKED = $(if $(filter nothing test,$*),$(LOCK))
+
+$(VENV)/with-%: $(VENV)/extra pyproject.toml $(LOCK)
+	@set -e; cuda=$$(cat $<); \
 	extras=$$(echo $(filter-out nothing,$*) $(if $(filter test,$*),$${cuda:-offline},$$cuda) | tr ' ' ','); \
 	echo "installing conv-kernel-lab$${extras:+[$$extras]} into $(VENV)"; \
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".$${extras:+[$$extras]}"
+	$(if $(LOCKED),$(PIP) --require-hashes -r $(LOCK);) \
+	$(PIP) $(if $(LOCKED),--no-index --no-build-isolation) -e ".$${extras:+[$$extras]}"
 	@touch $@

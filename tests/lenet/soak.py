@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -160,7 +161,7 @@ class Soak:
         What trains: ``python -m lenet``.
     """
 
-    def __init__(self, work: Path, seed: int, command: list[str] = LENET) -> None:
+    def __init__(self, work: Path, seed: int, command: list[str]) -> None:
         self.work, self.command, self.dice = work, command, random.Random(seed)
         self.disk, self.clock = Disk(work / "runs"), Clock(work)
         self.counts: collections.Counter[str] = collections.Counter()
@@ -171,7 +172,8 @@ class Soak:
         """Run after run until `end`, of time.monotonic; the last one is seen through."""
         while time.monotonic() < end and not self.failures:
             for name in RECIPES:
-                self.one(name)
+                if not self.failures:
+                    self.one(name)
 
     def one(self, recipe: str) -> None:
         """See one run through."""
@@ -271,6 +273,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--minutes", type=float, default=1, metavar="N", help="how long (1)")
     parser.add_argument("--seed", type=int, help="of what goes wrong (the time)")
+    parser.add_argument(
+        "--command", type=shlex.split, default=LENET, help="what trains (python -m lenet)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object too")
     options = parser.parse_args(arguments)
     if HIDDEN not in os.environ:
@@ -278,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
     seed = int(time.time()) if options.seed is None else options.seed
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
-        soak = Soak(Path(folder), seed)
+        soak = Soak(Path(folder), seed, options.command)
         try:
             soak.go(began + 60 * options.minutes)
             status = 1 if soak.failures else 0
