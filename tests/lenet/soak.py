@@ -55,8 +55,8 @@ HALF_DONE = "saves found half-done after SIGKILL"
 TIMES = ("seconds", "images_per_second")
 HOW = "train --data digits --batch-size 16 --device cpu --no-progress"
 RECIPES = {  # saved every few seconds, and many times a second
-    "CUDA C, emulated": f"{HOW} --conv naive --pool max --epochs 4".split(),
-    "CPU kernels": f"{HOW} --block cpu --epochs 50".split(),
+    "cuda_c": f"{HOW} --conv naive --pool max --epochs 4".split(),
+    "cpu": f"{HOW} --block cpu --epochs 50".split(),
 }
 HIDDEN = "CONV_KERNEL_LAB_SOAK"  # set where the mount namespace is ours
 
@@ -168,10 +168,10 @@ class Soak:
         self.failures: list[str] = []
         self.wholes: dict[str, tuple[Path, float]] = {}
 
-    def go(self, end: float) -> None:
+    def go(self, end: float, recipes: list[str]) -> None:
         """Run after run until `end`, of time.monotonic; the last one is seen through."""
         while time.monotonic() < end and not self.failures:
-            for name in RECIPES:
+            for name in recipes:
                 if not self.failures:
                     self.one(name)
 
@@ -274,6 +274,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=1, metavar="N", help="how long (1)")
     parser.add_argument("--seed", type=int, help="of what goes wrong (the time)")
     parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        help="train by this one only (in turns: cuda_c, emulated, and cpu)",
+    )
+    parser.add_argument(
         "--command", type=shlex.split, default=LENET, help="what trains (python -m lenet)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object too")
@@ -285,7 +290,9 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
         soak = Soak(Path(folder), seed, options.command)
         try:
-            soak.go(began + 60 * options.minutes)
+            soak.go(
+                began + 60 * options.minutes, [options.recipe] if options.recipe else [*RECIPES]
+            )
             status = 1 if soak.failures else 0
         except KeyboardInterrupt:
             status = 130

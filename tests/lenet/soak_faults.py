@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 MODIFY, MOVED_TO, CREATED = 0x2, 0x80, 0x100  # inotify(7)
+WRITTEN = MODIFY | MOVED_TO  # in whatever way
 EVENT = struct.Struct("iIII")
 LONGEST = 300  # seconds that a child may take to end, on a busy machine
 
@@ -24,11 +25,11 @@ LONGEST = 300  # seconds that a child may take to end, on a busy machine
 MOMENTS = [
     (".checkpoint.safetensors.new", CREATED),
     (".checkpoint.safetensors.new", MODIFY),
-    ("checkpoint.safetensors", MOVED_TO),
+    ("checkpoint.safetensors", WRITTEN),
     ("metrics.jsonl", MODIFY),
     (".timing.json.new", CREATED),
     (".timing.json.new", MODIFY),
-    ("timing.json", MOVED_TO),
+    ("timing.json", WRITTEN),
 ]
 
 FILES = {"config.json", "metrics.jsonl", "checkpoint.safetensors", "timing.json"}
@@ -137,13 +138,13 @@ class Child:
         if self.fresh and not self.made():
             return False
         name = "checkpoint.safetensors" if self.fresh else "metrics.jsonl"
-        return self.watch.wait(self, name, MOVED_TO)
+        return self.watch.wait(self, name, WRITTEN)
 
     def train(self) -> None:
         """Let it get to a random step: of the first epoch, or of those after one is saved."""
         if self.begin():
             if self.dice.random() < 0.6:
-                self.watch.wait(self, "timing.json", MOVED_TO)
+                self.watch.wait(self, "timing.json", WRITTEN)
                 self.sleep(2 * self.epoch)
             else:
                 self.sleep(1 + self.epoch)  # the warm-up too

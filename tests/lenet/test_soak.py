@@ -118,7 +118,15 @@ def test_a_run_killed_before_its_first_checkpoint(run, whole):
 
 
 def soak(*options):
-    command = [sys.executable, ROOT / "tests/lenet/soak.py", "--json", "--minutes", "0.01"]
+    command = [
+        sys.executable,
+        ROOT / "tests/lenet/soak.py",
+        "--json",
+        "--minutes",
+        "0.01",
+        "--recipe",
+        "cpu",
+    ]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=900)
     if done.returncode == 2 and "unshare" in done.stderr:
         pytest.skip(done.stderr)
@@ -130,8 +138,8 @@ def soak(*options):
 def test_a_short_soak():
     status, found, errors = soak("--seed", "1")
     assert (status, found["failures"]) == (0, []), errors
-    assert found["runs"] == 2
-    assert found["processes"] > 5
+    assert found["runs"] == 1
+    assert found["processes"] > 1
 
 
 @pytest.mark.slow
