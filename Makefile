@@ -17,7 +17,7 @@ CUDA_FILES = $(shell find kernels profiling tests -name '*.cu' -o -name '*.cuh' 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all gpu doctor bench check format compare-torch bench-emulator bench-xray guide lock soak clean FORCE
+.PHONY: help train test test-all fuzz gpu doctor bench check format compare-torch bench-emulator bench-xray guide lock soak clean FORCE
 
 help:  ## list the commands
 	@awk -F ':.*##  *' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ test: $(VENV)/with-test  ## run the tests, but for the slow ones
 
 test-all: $(VENV)/with-test  ## run all the tests
 	$(RUN) -m pytest -n auto --slow
+
+FUZZ ?= 100000
+fuzz: $(VENV)/with-test  ## damaged files and odd command lines, FUZZ=100000 of them, new ones each time
+	FUZZ=$(FUZZ) $(RUN) -m pytest tests/fuzz --timeout 0
 
 doctor: $(VENV)/with-nothing  ## what this machine has, lacks, and how to mend it
 	$(RUN) -m profiling doctor

@@ -109,6 +109,9 @@ def main(argv: list[str] | None = None) -> int:
     except plugins.PluginError as error:
         print(f"{args.command}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a path that the system does not take, a pipe that was closed
+        print(f"{args.command}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -126,6 +129,11 @@ def _list(args: argparse.Namespace) -> int:
         return 2
     if args.forget and not (args.auto or args.tiles):
         print("list: --forget goes with --auto or --tiles only", file=sys.stderr)
+        return 2
+    if args.forget and args.json:
+        print(
+            "list: --json is for what there is; --forget says in words what went", file=sys.stderr
+        )
         return 2
     if args.resources:
         return list_resources.run(args)

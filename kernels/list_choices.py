@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kernels import choosing, tuned
+from kernels.one_line import one_line
 from kernels.remembered import FOLDER, Entry
 
 # What a shape's fields are unless they are said.
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for record, of, said in found:
         stale = "" if record["current"] else "  STALE: the sources have changed; it is not used"
-        print(f"{of}{stale}\n    {said}")
+        print(f"{one_line(of)}{stale}\n    {one_line(said)}")
     what = "choices of kernel='auto'" if args.auto else "searched tiles"
     print(f"{len(found)} {what} in {kind.ENTRIES.folder} ({FOLDER} names another folder)")
     return 0

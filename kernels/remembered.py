@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from kernels.emulator.cache import cache_directory
 
 FOLDER = "CONV_KERNEL_LAB_CHOICES"  # names another folder than the one in the user's cache
@@ -127,7 +129,7 @@ def _listed(folder: Path, pattern: str) -> list[Path]:
 
 def _load(path: Path) -> Entry | None:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = msgspec.json.decode(path.read_bytes())
         key, value = data["key"], data["value"]
     # Torn or edited by hand: not UTF-8, not JSON, too deep, another form.
     except (OSError, ValueError, RecursionError, TypeError, KeyError):

@@ -41,6 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not quiet:
             print(f"lenet: error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:  # a path that the system does not take, a pipe that was closed
+        print(f"lenet: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("lenet: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -18,19 +18,21 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lenet import timing
+from lenet import run_files, timing
 from lenet.errors import CheckpointError
 
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.safetensors"
 TIMING = "timing.json"
 FORMAT = "conv-kernel-lab lenet 1"
 VELOCITY = "velocity."
+EPOCH = re.compile("[0-9]{1,9}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Run:
         """Return what the run was started with."""
         path = self.folder / CONFIG
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = run_files.parse(path.read_bytes())
         except OSError as error:
             raise CheckpointError(
                 f"{self.folder} is not a run: {CONFIG}: {error.strerror}; expected a folder that "
@@ -115,6 +117,10 @@ class Run:
             raise CheckpointError(f"{path}: damaged: {error}") from None
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             raise CheckpointError(f"{path}: not of a LeNet run (no format {FORMAT!r})")
+        try:
+            run_files.checked(config, run_files.Config)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: damaged: {error}; start the run anew") from None
         return config
 
     def begun(self) -> bool:
@@ -156,9 +162,17 @@ class Run:
         """
         path = self.folder / CHECKPOINT
         tensors, metadata = _read(path)
-        if metadata.get("format") != FORMAT or not metadata.get("epoch", "").isdecimal():
+        if metadata.get("format") != FORMAT or not EPOCH.fullmatch(metadata.get("epoch", "")):
             raise CheckpointError(f"{path}: not a checkpoint of ours (no format {FORMAT!r})")
         extra = {name: tensors.pop(name, np.empty(0)) for name in ("epoch.losses", "epoch.hits")}
+        losses, hits = extra.values()
+        if not losses.shape == hits.shape == (losses.size,) or {losses.dtype, hits.dtype} != {
+            np.dtype(float)
+        }:
+            raise CheckpointError(
+                f"{path}: damaged: epoch.losses is {losses.dtype} {losses.shape} and epoch.hits "
+                f"{hits.dtype} {hits.shape}; expected a float64 for each step; start the run anew"
+            )
         wanted = {p + name: array for name, array in expected.items() for p in ("", VELOCITY)}
         if missing := sorted(wanted.keys() - tensors.keys()):
             raise CheckpointError(f"{path}: another model's: it has no {', '.join(missing)}")
@@ -175,8 +189,8 @@ class Run:
             {name: tensors[name] for name in expected},
             {name: tensors[VELOCITY + name] for name in expected},
             int(metadata["epoch"]),
-            extra["epoch.losses"],
-            extra["epoch.hits"],
+            losses,
+            hits,
         )
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
@@ -187,12 +201,24 @@ class Run:
             os.fsync(file.fileno())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of metrics.jsonl; a last one that a crash cut off is left out."""
+        """Return the lines of metrics.jsonl; a last one that a crash cut off is left out.
+
+        Raises
+        ------
+        CheckpointError
+            A file that cannot be read, or a line that no run writes.
+        """
         path = self.folder / METRICS
-        lines = []
-        for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            with contextlib.suppress(ValueError):
-                lines.append(json.loads(text))
+        try:
+            *whole, _ = path.read_bytes().split(b"\n")
+            lines = [run_files.parse(line) for line in whole]
+            run_files.checked(lines, list[run_files.Epoch])
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}: damaged: {error}; without the file the run goes on with no history"
+            ) from None
         return lines
 
     def trim_metrics(self, epoch: int) -> None:
@@ -225,7 +251,7 @@ class Run:
         """
         path = self.folder / TIMING
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = run_files.parse(path.read_bytes())
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
@@ -234,7 +260,12 @@ class Run:
             raise CheckpointError(
                 f"{path}: not of this version (format {timing.FORMAT!r}); delete it to do without"
             )
-        return list(content.get("sessions", []))
+        sessions = content.get("sessions", [])
+        try:
+            run_files.checked(sessions, list[run_files.Session])
+        except ValueError as error:
+            raise CheckpointError(f"{path}: damaged: {error}; delete it to do without") from None
+        return list(sessions)
 
     @contextlib.contextmanager
     def _saving(self, what: str) -> Iterator[None]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from kernels.one_line import one_line
+
 
 class LenetError(ValueError):
-    """Something the user can put right; the message says how."""
+    """Something the user can put right; the message, one line, says how."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(text))
 
 
 class OptionError(LenetError):

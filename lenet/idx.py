@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -17,6 +19,10 @@ UINT8 = 0x08
 TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 HOLDS = {1: "labels", 3: "images"}
 GZIP_MAGIC = b"\x1f\x8b"
+# A gzipped file may unpack to so many times its size; MNIST's images do to five times theirs. The
+# first bytes are free: a small file of empty images is no attack.
+MOST_GROWTH, FREE_BYTES = 100, 16 << 20
+CHUNK = 1 << 20
 
 
 def read_idx(path: Path | zipfile.Path, rank: int) -> np.ndarray:
@@ -36,16 +42,35 @@ def read_idx(path: Path | zipfile.Path, rank: int) -> np.ndarray:
         A file that cannot be read, is no IDX file, holds another type or rank, or is shorter or
         longer than its own header says.
     """
-    content = _content(path)
-    if len(content) < 4:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            packed = file.read(2) == GZIP_MAGIC
+            file.seek(0)
+            if not packed:
+                return _read(path, file, rank, size)
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                return _read(
+                    path, cast(BinaryIO, unpacked), rank, max(FREE_BYTES, MOST_GROWTH * size)
+                )
+    except (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: damaged gzip file: {error}; fetch the file again") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _read(path: Path, file: BinaryIO, rank: int, most: int) -> np.ndarray:
+    """Return the elements of an open file, which holds `most` bytes at most."""
+    head = file.read(4)
+    if len(head) < 4:
         raise DataError(
-            f"{path}: {len(content)} bytes are too few for an IDX file; fetch the file again"
+            f"{path}: {len(head)} bytes are too few for an IDX file; fetch the file again"
         )
-    zeros, kind, got_rank = struct.unpack(">HBB", content[:4])
+    zeros, kind, got_rank = struct.unpack(">HBB", head)
     if zeros != 0 or kind not in (UINT8, *TYPES):
         raise DataError(
-            f"{path}: not an IDX file: it begins with {content[:4].hex(' ')}; "
-            f"expected 00 00 08 {rank:02x}"
+            f"{path}: not an IDX file: it begins with {head.hex(' ')}; expected 00 00 08 {rank:02x}"
         )
     if kind != UINT8:
         raise DataError(
@@ -58,30 +83,34 @@ def read_idx(path: Path | zipfile.Path, rank: int) -> np.ndarray:
             f"{', as ' + HOLDS[got_rank] if got_rank in HOLDS else ''}; "
             f"expected {rank}, {HOLDS[rank]}: is it mislabelled?"
         )
+    extents = file.read(4 * rank)
     begin = 4 + 4 * rank
-    if len(content) < begin:
+    if len(extents) < 4 * rank:
         raise DataError(
-            f"{path}: truncated in its header, {len(content)} of {begin} bytes; "
+            f"{path}: truncated in its header, {4 + len(extents)} of {begin} bytes; "
             "fetch the file again"
         )
-    dims = struct.unpack(f">{rank}I", content[4:begin])
-    got, wanted = len(content) - begin, math.prod(dims)
-    if got != wanted:
+    dims = struct.unpack(f">{rank}I", extents)
+    wanted = math.prod(dims)
+    says = f"its header says {' x '.join(map(str, dims))} = {wanted} bytes"
+    if wanted > most and isinstance(file, gzip.GzipFile):
         raise DataError(
-            f"{path}: {'truncated' if got < wanted else 'too long'}: its header says "
-            f"{' x '.join(map(str, dims))} = {wanted} bytes but {got} follow; fetch the file again"
+            f"{path}: unpacks to more than {MOST_GROWTH} times its size: {says}; no data set does: "
+            "fetch the file again, or unpack it yourself"
         )
-    return np.frombuffer(content, np.uint8, offset=begin).reshape(dims)
-
-
-def _content(path: Path | zipfile.Path) -> bytes:
+    # An array of the header's size is only made where the file can fill it.
+    elements = np.empty(min(wanted, most), np.uint8)
+    got = 0
+    while count := file.readinto(elements[got : got + CHUNK].data):  # type: ignore[attr-defined]
+        got += count
+    if got < wanted or file.read(1):
+        short = got < wanted
+        follow = got if short else "more" if isinstance(file, gzip.GzipFile) else most - begin
+        raise DataError(
+            f"{path}: {'truncated' if short else 'too long'}: {says} but {follow} follow; "
+            "fetch the file again"
+        )
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not content.startswith(GZIP_MAGIC):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged gzip file: {error}; fetch the file again") from None
+        return elements.reshape(dims)
+    except ValueError:  # beside a 0 the others may be more than NumPy takes
+        raise DataError(f"{path}: {says}, but no array is that large; fetch it again") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels import image_file
 from lenet import device as devices
 from lenet.checkpoint import Run
 from lenet.data import Dataset, standardise
@@ -162,8 +163,8 @@ def read_image(path: Path, invert: bool = False) -> np.ndarray:
     Parameters
     ----------
     path
-        PNG or whatever else Pillow reads. Colours become grey; what is transparent becomes
-        background.
+        PNG or another of `kernels.image_file.FORMATS`. Colours become grey; what is transparent
+        becomes background.
     invert
         For dark strokes on a light ground: the model knows light strokes on a dark one.
 
@@ -174,22 +175,19 @@ def read_image(path: Path, invert: bool = False) -> np.ndarray:
     """
     from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGBA")
-            mode = file.mode
-    except OSError as error:
-        reason = error.strerror or "no image that Pillow can read"
-        raise DataError(f"{path}: {reason}") from None
-    if mode.startswith(("I", "F")):
-        raise DataError(f"{path}: its pixels are not bytes (mode {mode}); save it with 8 bits")
-    if image.size != (IMAGE, IMAGE):
-        width, height = image.size
-        raise DataError(
-            f"{path}: {width}x{height} pixels; expected {IMAGE}x{IMAGE}. Resize it first, for "
+    def refused(width: int, height: int) -> str | None:
+        if (width, height) == (IMAGE, IMAGE):
+            return None
+        return (
+            f"{width}x{height} pixels; expected {IMAGE}x{IMAGE}. Resize it first, for "
             f'instance: python -c "from PIL import Image; Image.open({str(path)!r})'
             f".resize(({IMAGE}, {IMAGE})).save('resized.png')\""
         )
+
+    try:
+        image = image_file.read(path, refused)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
     ground = Image.new("RGBA", image.size, "white" if invert else "black")
     pixels = np.asarray(Image.alpha_composite(ground, image).convert("L"))
     return 255 - pixels if invert else pixels

@@ -143,7 +143,8 @@ def resume(
     session = _Session(run, settings, dataset, device, choice, progress or Silent(), graph, ranks)
     tensors = session.model.tensors(session.model.weights)
     expected = {name: device.fetch(view) for name, view in tensors.items()}
-    return session.go(ranks.from_first(lambda: _checkpoint(run, expected, settings.epochs)))
+    epochs, steps = settings.epochs, session.data.steps
+    return session.go(ranks.from_first(lambda: _checkpoint(run, expected, epochs, steps)))
 
 
 def _prepared(
@@ -164,9 +165,17 @@ def _facts(settings: Settings, dataset: Dataset) -> dict[str, Any]:
     return {**facts, "training images": len(dataset.train_images)}
 
 
-def _checkpoint(run: Run, expected: dict[str, np.ndarray], epochs: int) -> Checkpoint:
+def _checkpoint(
+    run: Run, expected: dict[str, np.ndarray], epochs: int, steps: int
+) -> Checkpoint:
     """Return where the run is, and drop what it has written past that."""
     checkpoint = run.load(expected) if run.begun() else Checkpoint.none()
+    if checkpoint.epoch > epochs or len(checkpoint.losses) > steps:
+        raise CheckpointError(
+            f"{run.folder}: its checkpoint is at epoch {checkpoint.epoch} and step "
+            f"{len(checkpoint.losses)}, past the run's {epochs} epochs of {steps} steps; start the "
+            "run anew"
+        )
     run.trim_metrics(checkpoint.epoch)
     if checkpoint.epoch == epochs and not run.metrics():
         raise CheckpointError(

@@ -48,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"{given[0]}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a path that the system does not take, a pipe that was closed
+        print(f"{given[0]}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

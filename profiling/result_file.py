@@ -13,17 +13,31 @@ import math
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
+from kernels.one_line import one_line
+
 SCHEMA = "conv-kernel-lab bench 1"
+
+# What a benchmark can have measured or counted, so that what reads a file need not ask again.
+Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e9)]
+Time = Annotated[float, msgspec.Meta(gt=1e-15, lt=1e9)]
+Rate = Annotated[float, msgspec.Meta(gt=0, lt=1e30)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+# What is shown: nothing that a terminal acts on. A reason may have several lines.
+Word = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z", max_length=2000)]
+Reason = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*\Z")]
 
 Direction = Literal["forward", "backward_data", "backward_filter", "backward_bias", "backward"]
 
 
 class ResultFileError(ValueError):
-    """A file that is no whole benchmark of this schema; the message says what is wrong."""
+    """A file that is no whole benchmark of this schema; the message, one line, says why."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(text))
 
 
 class Ceilings(msgspec.Struct, frozen=True):
@@ -49,13 +63,13 @@ class Ceilings(msgspec.Struct, frozen=True):
         ``"bf16"``); empty where PyTorch could not measure it.
     """
 
-    copy: float
-    read: float
-    gemm: float
-    peak: float | None
-    launch_s: float
-    cache_bytes: int
-    tensor_gemm: dict[str, float] = {}
+    copy: Rate
+    read: Rate
+    gemm: Rate
+    peak: Rate | None
+    launch_s: Time
+    cache_bytes: Count
+    tensor_gemm: dict[str, Rate] = {}
 
     def product(self, precision: str) -> float:
         """Return the FLOP/s of a large product in a precision; inf where nobody measured it."""
@@ -93,16 +107,16 @@ class Header(msgspec.Struct, frozen=True, tag="header", tag_field="line"):
 
     schema: str
     place: Literal["cpu", "gpu", "test double"]
-    machine: dict[str, Any]
-    date: str
-    commit: str | None
+    machine: dict[Word, Any]
+    date: Word
+    commit: Word | None
     dirty: bool
     threads: int
-    suite: list[str]
+    suite: list[Word]
     groups: int
-    plan: str
+    plan: Word
     ceilings: Ceilings
-    software: dict[str, str]
+    software: dict[Word, Word]
 
 
 class Device(msgspec.Struct, frozen=True, tag="device", tag_field="line"):
@@ -165,14 +179,14 @@ class Timing(msgspec.Struct, frozen=True):
         Why not, for a person; empty where stable.
     """
 
-    median_s: float
-    low_s: float
-    high_s: float
-    samples_s: list[float]
-    launches: int
-    method: str
+    median_s: Time
+    low_s: Seconds
+    high_s: Seconds
+    samples_s: Annotated[list[Seconds], msgspec.Meta(min_length=1)]
+    launches: Count
+    method: Word
     stable: bool
-    unstable_because: str = ""
+    unstable_because: Reason = ""
 
 
 class Sensors(msgspec.Struct, frozen=True):
@@ -191,7 +205,7 @@ class Sensors(msgspec.Struct, frozen=True):
     sm_clock_mhz: float | None = None
     memory_clock_mhz: float | None = None
     temperature_c: float | None = None
-    throttled: list[str] = []
+    throttled: list[Word] = []
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -205,8 +219,8 @@ class Check(msgspec.Struct, frozen=True):
         Largest error as a share of its bound; None where an element is no number.
     """
 
-    elements: int
-    total: int
+    elements: Count
+    total: Count
     worst: float | None
 
 
@@ -223,11 +237,11 @@ class Ratio(msgspec.Struct, frozen=True):
         The ratio of medians and its 95 % interval.
     """
 
-    peer: str
+    peer: Word
     state: Literal["cold", "hot"]
-    median: float
-    low: float
-    high: float
+    median: Rate
+    low: Rate
+    high: Rate
 
 
 class Resource(msgspec.Struct, frozen=True):
@@ -247,11 +261,11 @@ class Resource(msgspec.Struct, frozen=True):
         What it was compiled for.
     """
 
-    function: str
-    registers: int
-    shared_bytes: int
-    spill_bytes: int
-    arch: str
+    function: Word
+    registers: Count
+    shared_bytes: Count
+    spill_bytes: Count
+    arch: Word
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -302,21 +316,21 @@ class Row(msgspec.Struct, frozen=True):
     """
 
     operation: Literal["conv2d", "conv2d_relu_pool", "max_pool2d", "avg_pool2d"]
-    name: str
+    name: Word
     direction: Direction
     kind: Literal["kernel", "peer"]
-    language: str
-    label: str
-    group: str
-    shape: dict[str, int]
+    language: Word
+    label: Word
+    group: Word
+    shape: dict[str, Count]
     dtype: Literal["float32", "float64"]
-    precision: str
-    flops: int
-    least_flops: int
-    least_bytes: int
-    input_bytes: int
+    precision: Word
+    flops: Count
+    least_flops: Count
+    least_bytes: Count
+    input_bytes: Count
     status: Literal["timed", "failed", "skipped"]
-    reason: str = ""
+    reason: Reason = ""
     source: str | None = None
     check: Check | None = None
     cold: Timing | None = None
@@ -424,6 +438,9 @@ def load(path: Path, *, unfinished: bool = False) -> Results:
         raise ResultFileError(f"{path}: the last line is cut off; {_WAY_OUT}")
     if not lines or not isinstance(header := lines[0], Header):
         raise ResultFileError(f"{path}: line 1 is no header; this is not a benchmark's file")
+    name = header.machine.get("name", "")
+    if not isinstance(name, str) or one_line(name) != name:
+        raise ResultFileError(f"{path}: the machine's name is {name!r}; expected a line of text")
     groups = [line for line in lines if isinstance(line, Group)]
     rows = [row for group in groups for row in group.rows]
     devices = tuple(line for line in lines if isinstance(line, Device))

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 
 from kernels import shape_text
 from kernels.shapes import Shape
+
+MOST = 1000  # shapes of one text, more than anybody waits for
 
 
 class SuiteError(ValueError):
@@ -183,6 +186,10 @@ def expand(text: str) -> Iterator[Case]:
     except shape_text.ShapeTextError as error:
         raise SuiteError(str(error)) from None
     sweeps = [_sweep(value, name, text) for name, value in values.items()]
+    if (count := math.prod(map(len, sweeps))) > MOST:
+        raise SuiteError(
+            f"shape {text!r} is {count:,} shapes; expected {MOST:,} at most: sweep fewer numbers"
+        )
     swept = {name for name, numbers in zip(values, sweeps, strict=True) if len(numbers) > 1}
     for numbers in itertools.product(*sweeps):
         given = dict(zip(values, numbers, strict=True))
@@ -244,8 +251,10 @@ def _sweep(text: str, name: str, whole: str) -> tuple[int, ...]:
     numbers = [first]
     while (following := numbers[-1] * step if how == "x" else numbers[-1] + step) <= last:
         numbers.append(following)
-    if len(numbers) > 1000:
-        raise SuiteError(f"{name} sweeps {len(numbers)} values in {whole!r}; expected 1000 at most")
+        if len(numbers) > MOST:
+            raise SuiteError(
+                f"{name} sweeps more than {MOST:,} values in {whole!r}; take a larger step"
+            )
     return tuple(numbers)
 
 

@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kernels import table
+from kernels.one_line import one_line
 from lenet import LenetError, Run
+from lenet.run_files import Session
 
 
 class Part(NamedTuple):
@@ -108,22 +110,6 @@ class TrainReport(NamedTuple):
         ]
 
 
-class _Phase(msgspec.Struct):
-    name: str
-    kind: str
-    direction: str
-    in_steps: bool
-    seconds: float
-
-
-class _Session(msgspec.Struct):
-    machine: dict[str, Any]
-    steps: int
-    sampled: int
-    phases: list[_Phase]
-    graph: bool = False
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder, runs/NAME")
@@ -170,12 +156,9 @@ def load(folder: Path) -> TrainReport:
     """
     kept = Run(folder)
     config, history = kept.config(), kept.metrics()
-    try:
-        sessions = msgspec.convert(kept.timing(), list[_Session])
-    except msgspec.ValidationError as error:
-        raise LenetError(f"{folder}: timing.json is damaged: {error}") from None
+    sessions = msgspec.convert(kept.timing(), list[Session])
     timed = [session for session in sessions if session.sampled]
-    if not timed:
+    if not any(phase.seconds for session in timed for phase in session.phases if phase.in_steps):
         raise LenetError(
             f"{folder}: no times were kept: the run is older than timing.json, or stopped before "
             "its first step was saved; train again: python -m lenet train"
@@ -258,10 +241,10 @@ def _clock_step(history: list[dict[str, Any]], config: dict[str, Any]) -> float 
 def _machine(about: dict[str, Any]) -> str:
     cores = f"{about.get('cores', '?')} cores"
     name = about.get("gpu") or about.get("processor", "unknown processor")
-    return f"{name}, {cores}"
+    return one_line(f"{name}, {cores}")
 
 
-def _notes(config: dict[str, Any], sessions: list[_Session]) -> list[str]:
+def _notes(config: dict[str, Any], sessions: list[Session]) -> list[str]:
     notes = []
     if config["device"] == "cpu":
         operation, _, pool = config["pool"].partition(":")

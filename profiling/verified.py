@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from kernels import table
+from kernels.one_line import one_line
 from profiling import verify
 
 BEGIN = "<!-- written by: python -m profiling verified --write README.md -->"
@@ -16,6 +18,43 @@ END = "<!-- end of what is written -->"
 
 NOT_ON_GPU = "not yet run on a GPU"
 NOT_ON_HOST = "not yet run"
+
+
+_Word = Annotated[str, msgspec.Meta(pattern=r"^[ -~]{0,200}\Z")]  # what the table shows
+
+
+class _Outcome(msgspec.Struct):
+    passed: int
+    failed: int
+
+
+class _Kernel(msgspec.Struct):
+    operation: str
+    name: str
+    passes: dict[str, _Outcome]
+
+
+class _Lenet(msgspec.Struct):
+    ok: bool
+    conv: str | None = None
+    pool: str | None = None
+    block: str | None = None
+
+
+class _Machine(msgspec.Struct):
+    name: _Word
+
+
+class _Record(msgspec.Struct):
+    """What of a record the table is made of."""
+
+    place: str
+    machine: _Machine
+    date: _Word
+    commit: _Word | None
+    dirty: bool
+    kernels: list[_Kernel]
+    lenet: list[_Lenet]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         old = path.read_text()
         new = insert(old, text)
     except (OSError, ValueError) as error:
-        print(f"verified: {error}", file=sys.stderr)
+        print(f"verified: {one_line(str(error))}", file=sys.stderr)
         return 2
     if args.write:
         path.write_text(new)
@@ -62,12 +101,16 @@ def load(folder: Path) -> list[dict[str, Any]]:
     records = []
     for path in sorted(folder.glob("*.json")):
         try:
-            record = json.loads(path.read_text())
-        except ValueError as error:
+            record = msgspec.json.decode(path.read_bytes())
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not JSON: {error}") from None
         schema = record.get("schema") if isinstance(record, dict) else None
         if schema != verify.SCHEMA:
             raise ValueError(f"{path}: schema {schema!r}; expected {verify.SCHEMA}")
+        try:
+            msgspec.convert(record, _Record)
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged: {error}; verify again") from None
         if record["place"] in verify.STEPS:
             records.append(record)
     return records

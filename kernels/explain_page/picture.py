@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import operations
+from kernels import image_file, operations
 from kernels.explain_page.examples import encode
 
 SIDE = 96  # pixels of the longer side on the page
@@ -33,19 +33,15 @@ def read(path: Path) -> np.ndarray:
     """
     from PIL import Image
 
+    def refused(width: int, height: int) -> str | None:
+        if width * height <= image_file.MOST_PIXELS:
+            return None
+        return f"too many pixels, {width}x{height}; save it smaller"
+
     try:
-        with Image.open(path) as file:
-            if file.mode.startswith(("I", "F")):
-                raise ValueError(
-                    f"--image {path}: its pixels are not bytes (mode {file.mode}); save it with "
-                    "8 bits"
-                )
-            image = file.convert("RGBA")
-    except Image.DecompressionBombError:
-        raise ValueError(f"--image {path}: too many pixels; save it smaller") from None
-    except (OSError, SyntaxError) as error:  # Pillow raises the latter on a broken PNG
-        reason = getattr(error, "strerror", None) or "no image that Pillow can read"
-        raise ValueError(f"--image {path}: {reason}") from None
+        image = image_file.read(path, refused)
+    except ValueError as error:
+        raise ValueError(f"--image {path}: {error}") from None
     white = Image.new("RGBA", image.size, "white")
     grey = Image.alpha_composite(white, image).convert("L")
     grey.thumbnail((SIDE, SIDE))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 
@@ -9,8 +10,16 @@ from lenet import build_model, choose_kernels
 from lenet.checkpoint import FORMAT, VELOCITY, Checkpoint, Run
 from lenet.device import CPU
 from lenet.errors import CheckpointError
+from lenet.settings import Settings
 
-CONFIG = {"format": FORMAT, "classes": 10}
+CONFIG = {
+    "format": FORMAT, **dataclasses.asdict(Settings(pool="max:cpu", device="cpu")),
+    "classes": 10, "mean": 0.13, "std": 0.3, "fingerprint": 7,
+}  # fmt: skip
+LINE = {
+    "loss": 0.5, "accuracy": 0.9, "test_loss": 0.4, "test_accuracy": 0.95, "seconds": 1.5,
+    "images_per_second": 958.0,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -139,9 +148,10 @@ def test_a_folder_without_permission(tmp_path):
 
 def test_metrics_are_cut_to_the_checkpoint(run):
     for epoch in (1, 2, 3):
-        run.add_metrics({"epoch": epoch})
+        run.add_metrics({"epoch": epoch, **LINE})
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "lo')
     assert [line["epoch"] for line in run.metrics()] == [1, 2, 3]
     run.trim_metrics(2)
-    assert (run.folder / "metrics.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"epoch": epoch, **LINE} for epoch in (1, 2)]

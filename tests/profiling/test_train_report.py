@@ -163,7 +163,7 @@ def test_two_machines_are_said(made_up, capsys):
     ("sessions", "reason"),
     [
         ([], "no times were kept: the run is older than timing.json"),
-        ([{"steps": 1}], r"timing.json is damaged: Object missing required field"),
+        ([{"steps": 1}], r"timing.json: damaged: Object missing required field"),
         ([session(0, every=1)], "no times were kept"),
     ],
 )
