@@ -9,7 +9,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, cast
 
 import numpy as np
 
@@ -51,16 +51,15 @@ def read_idx(path: Path | zipfile.Path, rank: int) -> np.ndarray:
             if not packed:
                 return _read(path, file, rank, size)
             with gzip.GzipFile(fileobj=file) as unpacked:
-                return _read(
-                    path, cast(BinaryIO, unpacked), rank, max(FREE_BYTES, MOST_GROWTH * size)
-                )
+                most = max(FREE_BYTES, MOST_GROWTH * size)
+                return _read(path, cast(IO[bytes], unpacked), rank, most)
     except (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: damaged gzip file: {error}; fetch the file again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _read(path: Path, file: BinaryIO, rank: int, most: int) -> np.ndarray:
+def _read(path: Path | zipfile.Path, file: IO[bytes], rank: int, most: int) -> np.ndarray:
     """Return the elements of an open file, which holds `most` bytes at most."""
     head = file.read(4)
     if len(head) < 4:

@@ -11,7 +11,7 @@ from msgspec import Meta
 Word = Annotated[str, Meta(pattern=r"^[ -~]{0,200}\Z")]
 Whole = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[int, Meta(ge=1, le=2**53)]
-Seconds = Annotated[float, Meta(ge=0, le=1e12)]
+Amount = Annotated[float, Meta(ge=0, le=1e12)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 T = TypeVar("T")
@@ -55,8 +55,8 @@ class Epoch(msgspec.Struct):
     accuracy: Share
     test_loss: float
     test_accuracy: Share
-    seconds: Seconds
-    images_per_second: Annotated[float, Meta(gt=0, le=1e12)]
+    seconds: Amount
+    images_per_second: Amount  # 0 of an epoch that was resumed behind its last step
 
 
 class Phase(msgspec.Struct):
@@ -66,7 +66,7 @@ class Phase(msgspec.Struct):
     kind: Word
     direction: Literal["forward", "backward", ""]
     in_steps: bool
-    seconds: Seconds
+    seconds: Amount
 
 
 class Session(msgspec.Struct):

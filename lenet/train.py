@@ -165,9 +165,7 @@ def _facts(settings: Settings, dataset: Dataset) -> dict[str, Any]:
     return {**facts, "training images": len(dataset.train_images)}
 
 
-def _checkpoint(
-    run: Run, expected: dict[str, np.ndarray], epochs: int, steps: int
-) -> Checkpoint:
+def _checkpoint(run: Run, expected: dict[str, np.ndarray], epochs: int, steps: int) -> Checkpoint:
     """Return where the run is, and drop what it has written past that."""
     checkpoint = run.load(expected) if run.begun() else Checkpoint.none()
     if checkpoint.epoch > epochs or len(checkpoint.losses) > steps:

@@ -234,7 +234,8 @@ def kernels_of(config: dict[str, Any]) -> str:
 
 def _clock_step(history: list[dict[str, Any]], config: dict[str, Any]) -> float | None:
     """Return seconds of a whole batch in the mean of the epochs, whose clock runs through."""
-    each = [config["batch_size"] / line["images_per_second"] for line in history]
+    rates = [line["images_per_second"] for line in history]  # 0 of no steps
+    each = [config["batch_size"] / rate for rate in rates if rate]
     return sum(each) / len(each) if each else None
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from kernels.explain_page import learned
 from lenet import __main__ as command
-from lenet import build_model, choose_kernels, load_data, train
+from lenet import build_model, choose_kernels, load_data, settings, train
 from lenet.checkpoint import FORMAT, Checkpoint, Run
 from lenet.device import CPU
 from lenet.errors import CheckpointError, LenetError
@@ -31,7 +31,7 @@ from profiling import train_page, train_report
 EPOCHS, STEPS = 2, 15
 SETTINGS = Settings(
     epochs=EPOCHS, batch_size=100, conv="reference", pool="max:reference", block="none",
-    device="cpu",
+    device="cpu", activation="relu",
 )  # fmt: skip
 METRICS = [
     {
@@ -209,11 +209,11 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
         self._restore(start)
         raise KeyboardInterrupt
 
-    def load(name: str, folder: str | None) -> Any:
+    def load(name: str, folder: str | None, **_: Any) -> Any:
         return digits() if (name, folder) == ("digits", None) else load_data(name, folder)
 
     monkeypatch.setattr(train._Session, "go", go)
-    monkeypatch.setattr(train, "load_data", load)
+    monkeypatch.setattr(settings, "load_data", load)
 
 
 @given(runs())

@@ -12,9 +12,10 @@ from lenet.device import CPU
 from lenet.errors import CheckpointError
 from lenet.settings import Settings
 
+SETTINGS = Settings(pool="max:cpu", device="cpu", activation="relu")
 CONFIG = {
-    "format": FORMAT, **dataclasses.asdict(Settings(pool="max:cpu", device="cpu")),
-    "classes": 10, "mean": 0.13, "std": 0.3, "fingerprint": 7,
+    "format": FORMAT, **dataclasses.asdict(SETTINGS), "classes": 10, "mean": 0.13, "std": 0.3,
+    "fingerprint": 7,
 }  # fmt: skip
 LINE = {
     "loss": 0.5, "accuracy": 0.9, "test_loss": 0.4, "test_accuracy": 0.95, "seconds": 1.5,
