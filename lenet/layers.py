@@ -278,6 +278,56 @@ class ReLU(Layer):
         return dy
 
 
+class LinearStack(Layer):
+    """Linear layers with ReLU between them, on the host in one go where there is work enough.
+
+    Parameters
+    ----------
+    layers
+        `Linear` and `ReLU` in turns, from the first `Linear` to the last. They have the parameters.
+    """
+
+    kind = "linear"
+
+    def __init__(self, *layers: Layer) -> None:
+        self.layers, self.linear = layers, layers[::2]
+        super().__init__("+".join(layer.name for layer in self.linear))
+
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        """The linear layers."""
+        return self.linear
+
+    def forward(self, x: Array) -> Array:
+        """Return the last layer's output, and keep what the gradients need."""
+        from kernels.training import linear_stack_cpu  # Numba takes a while to import
+
+        w, b = zip(*((layer.w, layer.b) for layer in self.linear), strict=True)
+        self.together = linear_stack_cpu.takes(len(x), w)
+        if not self.together:
+            for layer in self.layers:
+                x = layer.forward(x)
+            return x
+        with ranges.span("linear stack forward cpu"):
+            outputs = linear_stack_cpu.forward(x, w, b)
+        self.kept = x, outputs, w
+        return outputs[-1]
+
+    def backward(self, dy: Array) -> Array:
+        """Write every layer's dw and db, and return dx."""
+        from kernels.training import linear_stack_cpu
+
+        if not self.together:
+            for layer in reversed(self.layers):
+                dy = layer.backward(dy)
+            return dy
+        x, outputs, w = self.kept
+        del self.kept
+        dw, db = zip(*((layer.dw, layer.db) for layer in self.linear), strict=True)
+        with ranges.span("linear stack backward cpu"):
+            return linear_stack_cpu.backward(x, outputs, dy, w, dw, db)
+
+
 class Tanh(Layer):
     """tanh(x), LeNet's own activation. Works in place, as `ReLU`."""
 

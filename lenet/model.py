@@ -20,6 +20,7 @@ from lenet.layers import (
     Flatten,
     Layer,
     Linear,
+    LinearStack,
     MaxPool2d,
     ReLU,
     Tanh,
@@ -92,15 +93,16 @@ def lenet5(classes: int, choice: Choice, activation: str = "relu") -> list[Layer
             act("act2"),
             pool("pool2", choice.pool),  # 16 x 5 x 5
         ]
-    return [
-        *features,
-        Flatten("flatten"),  # 400
+    classifier = [
         Linear("linear1", 400, 120),
         act("act3"),
         Linear("linear2", 120, 84),
         act("act4"),
         Linear("linear3", 84, classes),
     ]
+    if choice.block == "cpu":
+        classifier = [LinearStack(*classifier)]
+    return [*features, Flatten("flatten"), *classifier]  # flat: 400
 
 
 class Model:

@@ -21,69 +21,116 @@ from kernels.conv2d.cpu_lanes import (
     aligned_empty,
     filled,
     store_dense,
+    transpose,
 )
 from kernels.cpu_threads import one_launch
 
 # Block sizes, as tuples whose length is what counts.
 PANEL = (0,) * 4
 ROWS, ONE = (0,) * (BLOCK_VECTORS // len(PANEL)), (0,)
+NARROW, MORE_ROWS = PANEL[:2], ROWS * 2  # where half of a panel's columns are none
 LEAST_TASKS = 8  # fewer leave cores idle
 LEAST_WORK = 1 << 20  # multiplications; for fewer, starting the threads takes longer than BLAS
 
 
 @njit(cache=True, nogil=True)
-def _tile(a, start, steps, depth, panel, rows, out, row, first, columns, tile):  # type: ignore[no-untyped-def]
-    """Compute len(rows) rows of out, from `row` on, in one panel."""
-    width = len(PANEL) * VECTOR_BYTES // a.itemsize
+def pack_panel(b, steps, depth, first, columns, panel):  # type: ignore[no-untyped-def]
+    """Copy a panel of b, whose columns begin at `first`, row behind row, zeros behind the last."""
+    width = len(PANEL) * VECTOR_BYTES // b.itemsize
+    columns = min(columns - first, width)
+    if columns < width:
+        panel[: depth * width] = 0
+    if steps[1] == 1:
+        for k in range(depth):
+            to, row = panel[k * width :], b[k * steps[0] + first :]
+            for j in range(columns):
+                to[j] = row[j]
+        return
+    lanes = VECTOR_BYTES // b.itemsize
+    places, starts = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
+    for lane in range(lanes):
+        places[lane], starts[lane] = lane * steps[1], lane * width
+    whole = columns // lanes * lanes, depth // lanes * lanes
+    for j in range(0, whole[0], lanes):
+        for k in range(0, whole[1], lanes):
+            transpose(b, places, (first + j) * steps[1] + k, panel, starts, k * width + j, b)
+    for j in range(columns):
+        for k in range(whole[1] if j < whole[0] else 0, depth):
+            panel[k * width + j] = b[(first + j) * steps[1] + k]
+
+
+@njit(cache=True, nogil=True)
+def _tile(a, start, steps, depth, panel, rows, vectors, columns, out, place, pitch, tile):  # type: ignore[no-untyped-def]
+    """Compute len(rows) rows of out, in one panel."""
+    lanes = VECTOR_BYTES // a.itemsize
     tile[:] = 0
-    block = filled(tile, 0, rows, PANEL)
+    block = filled(tile, 0, rows, vectors)
     for k in range(depth):
-        block = add_outer(block, a, start + k * steps[1], steps[0], panel, k * width)
+        block = add_outer(block, a, start + k * steps[1], steps[0], panel, k * len(PANEL) * lanes)
     store_dense(block, tile, 0)
+    width = len(vectors) * lanes
     for i in range(len(rows)):
-        to, here = out[row + i, first : first + columns], tile[i * width : (i + 1) * width]
+        to, here = out[place + i * pitch :], tile[i * width : (i + 1) * width]
         for j in range(columns):
             to[j] = here[j]
 
 
 @njit(cache=True, nogil=True)
-def _task(a, steps, rows, b, b_steps, shape, out):  # type: ignore[no-untyped-def]
-    """Compute the rows from rows[0] to rows[1] of one panel, from column rows[2] on."""
-    _, depth, columns = shape
-    width = len(PANEL) * VECTOR_BYTES // a.itemsize
-    low, high, first = rows
-    columns = min(columns - first, width)
-    panel = aligned_empty(depth * width, a)
-    panel[:] = 0
-    if b_steps[1] == 1:
-        for k in range(depth):
-            to, row = panel[k * width :], b[k * b_steps[0] + first :]
-            for j in range(columns):
-                to[j] = row[j]
-    else:
-        for j in range(columns):
-            to, row = panel[j:], b[(first + j) * b_steps[1] :]
-            for k in range(depth):
-                to[np.uint64(k * width)] = row[np.uint64(k * b_steps[0])]
-    tile = aligned_empty(len(ROWS) * width, a)
+def multiply_panel(a, steps, rows, depth, panel, first, columns, out):  # type: ignore[no-untyped-def]
+    """Compute the rows from rows[0] to rows[1] of out, in the columns that `panel` holds."""
+    lanes = VECTOR_BYTES // a.itemsize
+    tile = aligned_empty(len(PANEL) * len(ROWS) * lanes, a)
+    low, high = rows
+    here = min(columns - first, len(PANEL) * lanes)
+    narrow = here <= len(NARROW) * lanes
     row = low
     while row < high:
-        if high - low >= len(ROWS):
-            row = min(row, high - len(ROWS))  # the last overlaps what is written, with the same
-            _tile(a, row * steps[0], steps, depth, panel, ROWS, out, row, first, columns, tile)
-            row += len(ROWS)
+        size = len(MORE_ROWS) if narrow else len(ROWS)
+        if high - low >= size:
+            row = min(row, high - size)  # the last overlaps what is written, with the same
         else:
-            _tile(a, row * steps[0], steps, depth, panel, ONE, out, row, first, columns, tile)
-            row += 1
+            size = 1
+        start, place = row * steps[0], row * columns + first
+        if size == 1:
+            _tile(a, start, steps, depth, panel, ONE, PANEL, here, out, place, columns, tile)
+        elif narrow:
+            _tile(a, start, steps, depth, panel, MORE_ROWS, NARROW, here, out, place, columns, tile)
+        else:
+            _tile(a, start, steps, depth, panel, ROWS, PANEL, here, out, place, columns, tile)
+        row += size
+
+
+@njit(cache=True, nogil=True)
+def multiply(a, steps, rows, b, b_steps, depth, columns, out):  # type: ignore[no-untyped-def]
+    """Compute a part of out = a b; the matrices are flat.
+
+    Parameters
+    ----------
+    steps, b_steps
+        How far apart a matrix's rows are, and its columns.
+    rows
+        The first one, and the one behind the last.
+    depth
+        Terms of a sum.
+    columns
+        Where the first panel begins, where the last one ends, and the width of out.
+    """
+    width = len(PANEL) * VECTOR_BYTES // a.itemsize
+    panel = aligned_empty(depth * width, a)
+    for first in range(columns[0], columns[1], width):
+        pack_panel(b, b_steps, depth, first, columns[2], panel)
+        multiply_panel(a, steps, rows, depth, panel, first, columns[2], out)
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _product(parts, panels, a, steps, b, b_steps, shape, out):  # type: ignore[no-untyped-def]
     width = len(PANEL) * VECTOR_BYTES // a.itemsize
+    count, depth, columns = shape
     for task in prange(parts * panels):
         part, panel = task // panels, task % panels
-        rows = part * shape[0] // parts, (part + 1) * shape[0] // parts, panel * width
-        _task(a, steps, rows, b, b_steps, shape, out)
+        rows = part * count // parts, (part + 1) * count // parts
+        here = panel * width, (panel + 1) * width, columns
+        multiply(a, steps, rows, b, b_steps, depth, here, out)
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -102,7 +149,7 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     panels = -(-columns // width)
     parts = max(1, min(-(-LEAST_TASKS // panels), count // len(ROWS)))
     with one_launch:
-        _product(parts, panels, *_flat(a), *_flat(b), (count, depth, columns), out)
+        _product(parts, panels, *_flat(a), *_flat(b), (count, depth, columns), out.reshape(-1))
     return out
 
 
