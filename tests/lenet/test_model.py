@@ -223,7 +223,7 @@ def test_a_block_stands_in_where_nothing_else_was_named(conv, pool, activation, 
     choice = choose_kernels(conv, pool, CPU, activation=activation)
     assert choice.block == block
     layers = build_model(10, choice, activation=activation).layers
-    assert len(layers) == (7 if block == "cpu" else 12)
+    assert len(layers) == (3 if block == "cpu" else 12)
     assert choose_kernels(conv, pool, CPU, block="none", activation=activation).block == "none"
 
 
