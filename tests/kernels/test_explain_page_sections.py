@@ -228,7 +228,8 @@ def test_bad_files_are_one_clear_line(capsys, tmp_path, page_file, run):
     text = tmp_path / "text.txt"
     text.write_text("no image")
     assert refused(capsys, SMALL, page_to, f"--image {text}") == (
-        f"explain: --image {text}: no image that Pillow can read"
+        f"explain: --image {text}: no image that Pillow can read; expected one of PNG, JPEG, GIF, "
+        "BMP, WEBP, TIFF, PPM"
     )
     assert refused(capsys, SMALL, page_to, f"--image {tmp_path}/none.png") == (
         f"explain: --image {tmp_path}/none.png: No such file or directory"
