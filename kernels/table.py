@@ -180,15 +180,15 @@ def rows(operation: str | None = None) -> list[Row]:
     PluginError
         A plug-in that cannot be used.
     """
-    known = _with_plugins(os.environ.get("KERNELS_PATH", ""))
+    known = _ROWS + _of_plugins(os.environ.get("KERNELS_PATH", ""))
     return [row for row in known if operation is None or row.operation == operation]
 
 
 @functools.lru_cache(maxsize=1)
-def _with_plugins(path: str) -> tuple[Row, ...]:
+def _of_plugins(path: str) -> tuple[Row, ...]:
     from kernels import plugins
 
-    return _ROWS + plugins.rows(_ROWS)
+    return plugins.rows(_ROWS)
 
 
 def names(operation: str, where: str | None = None) -> list[str]:
