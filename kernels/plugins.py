@@ -47,10 +47,9 @@ class _Use(argparse.Action):
 
 
 def _folder(text: str) -> Path:
-    path = Path(text)
-    if not path.is_dir():
+    if not os.path.isdir(text):  # pathlib's raises where a name is too long
         raise argparse.ArgumentTypeError(f"{text!r} is no folder")
-    return path
+    return Path(text)
 
 
 def use(folder: Path) -> None:

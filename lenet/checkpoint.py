@@ -294,7 +294,8 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         ) from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError, KeyError) as error:
+        # The last three where an element type is none of NumPy's.
         raise CheckpointError(
             f"{path}: damaged or no safetensors file ({error}); start the run anew"
         ) from None

@@ -45,7 +45,7 @@ class Trained:
         block: str = "auto",
         device: str = "auto",
     ) -> None:
-        run = Run(folder)
+        run, self.folder = Run(folder), folder
         self.config = run.config()
         self.settings = from_config(self.config, folder)
         # Runs older than the names do not mention them.
@@ -100,6 +100,7 @@ class Trained:
                 labels,
                 seen=lambda logits: taken.append(self.device.fetch(logits.argmax(axis=1))),
             )
+        self._numbers(loss)
         return {
             "data": dataset.name,
             "images": len(images),
@@ -112,7 +113,16 @@ class Trained:
         """Return each class's probability, (N, classes), for images of bytes, (N, 28, 28)."""
         images = standardise(pixels, self.config["mean"], self.config["std"])
         with _kernels_start():
-            return self.device.fetch(softmax(self.model.forward(self.device.put(images))))
+            found = self.device.fetch(softmax(self.model.forward(self.device.put(images))))
+        self._numbers(found)
+        return found
+
+    def _numbers(self, found: Any) -> None:
+        if not np.isfinite(found).all():
+            raise CheckpointError(
+                f"{self.folder}: its weights give no numbers; the training had diverged, or the "
+                "checkpoint is damaged: start the run anew"
+            )
 
 
 def by_class(dataset: Dataset, taken: np.ndarray) -> list[dict[str, Any]]:

@@ -136,9 +136,9 @@ class Device(msgspec.Struct, frozen=True, tag="device", tag_field="line"):
         Its own.
     """
 
-    host: str
+    host: Word
     index: int | None
-    identity: str | None
+    identity: Word | None
     machine: dict[str, Any]
     ceilings: Ceilings
 
@@ -438,9 +438,10 @@ def load(path: Path, *, unfinished: bool = False) -> Results:
         raise ResultFileError(f"{path}: the last line is cut off; {_WAY_OUT}")
     if not lines or not isinstance(header := lines[0], Header):
         raise ResultFileError(f"{path}: line 1 is no header; this is not a benchmark's file")
-    name = header.machine.get("name", "")
-    if not isinstance(name, str) or one_line(name) != name:
-        raise ResultFileError(f"{path}: the machine's name is {name!r}; expected a line of text")
+    for line in lines:
+        name = line.machine.get("name") if isinstance(line, (Header, Device)) else ""
+        if not isinstance(name, str) or one_line(name) != name:
+            raise ResultFileError(f"{path}: a machine's name is {name!r}; expected a line of text")
     groups = [line for line in lines if isinstance(line, Group)]
     rows = [row for group in groups for row in group.rows]
     devices = tuple(line for line in lines if isinstance(line, Device))

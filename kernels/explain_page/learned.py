@@ -47,7 +47,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             metadata = file.metadata() or {}
             names = set(file.keys())
             weights = {name: file.get_tensor(name) for name in SHAPES if name in names}
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError, KeyError) as error:
+        # The last three where an element type is none of NumPy's.
         reason = getattr(error, "strerror", None) or "it cannot be read as safetensors"
         if isinstance(error, FileNotFoundError):
             reason = "there is no such file"
@@ -61,10 +62,11 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         known = (
             config["activation"] in ACTIVATIONS
             and config["pool"][:3] in POOLS
-            and float(config["mean"]) == config["mean"]
-            and float(config["std"]) > 0
+            and all(isinstance(config[name], (int, float)) for name in ("mean", "std"))
+            and 0 <= config["mean"] <= 1
+            and 0 < config["std"] <= 1
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         known = False
     if not known:
         raise ValueError(

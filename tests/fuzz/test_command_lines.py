@@ -26,9 +26,20 @@ from kernels import list_resources, shape_text, tune
 from kernels.shapes import Conv2dShape
 from kernels.xray import launches, own_file
 from lenet import __main__ as lenet_command
-from lenet import speedrun, train
+from lenet import distributed, speedrun, train
 from profiling import __main__ as profiling_command
-from profiling import bench, compare_torch, counts, doctor, nsys, suites, trace, verify
+from profiling import (
+    bench,
+    compare_torch,
+    counts,
+    doctor,
+    nsys,
+    scaling,
+    suites,
+    sweep,
+    trace,
+    verify,
+)
 
 SHAPES = ["2,1,28,28,6,5,5,1,2", "2,6,28,28,2", "0,1,5,5,1,3,3", "1,1,2,2,1,3,3", "1,1,9,9",
           "max_pool2d:2,3,9,9,2", "conv2d_relu_pool:1,1,9,9,2,3,3", "N=1:64:x2,1,9,9,1,3,3",
@@ -137,9 +148,11 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module, name in (
         (kernels_command, "_report"), (list_resources, "_compile"), (tune, "_search"),
-        (launches, "of_row"), (own_file, "_load"), (bench, "_header"), (trace, "execute"),
-        (nsys, "run"), (counts, "compare"), (doctor, "run"), (verify, "run"),
-        (compare_torch, "_sides"), (train, "train"), (train, "resume"), (speedrun, "runs"),
+        (launches, "of_row"), (own_file, "_load"), (bench, "_ceilings"), (bench, "Bench"),
+        (sweep, "join"), (scaling, "_start"), (trace, "execute"), (nsys, "run"),
+        (counts, "compare"), (doctor, "run"), (verify, "run"), (compare_torch, "_sides"),
+        (train, "train"), (train, "resume"), (speedrun, "runs"),
+        (distributed, "ranks_of_this_job"),
     ):  # fmt: skip
         assert hasattr(module, name)
         monkeypatch.setattr(module, name, stop)

@@ -188,8 +188,8 @@ def test_image_to_predict(target: Target, tmp_path: Path, content: bytes):
     got = target.outcome(lambda: read_image(path), DataError)
     if got is not None:
         assert (got.shape, got.dtype) == ((28, 28), np.uint8)
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as again:
-            warnings.simplefilter("ignore")
+        ignored = warnings.catch_warnings(action="ignore")
+        with ignored, Image.open(io.BytesIO(content)) as again:
             black = Image.new("RGBA", again.size, "black")
             wanted = Image.alpha_composite(black, again.convert("RGBA")).convert("L")
         assert np.array_equal(got, np.asarray(wanted))

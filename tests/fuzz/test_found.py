@@ -20,6 +20,7 @@ from kernels import __main__ as kernels_command
 from kernels import remembered
 from kernels.xray import arguments
 from lenet import __main__ as lenet_command
+from lenet.checkpoint import FORMAT
 from lenet.errors import DataError
 from lenet.idx import read_idx
 from lenet.inference import read_image
@@ -85,6 +86,32 @@ def test_checkpoint_that_does_not_fit(tensors, metadata, message: str, capsys: A
     assert message in refusal(*RESUME, capsys)
 
 
+@pytest.mark.parametrize("kind", ["BF16", "F8_E4M3"])
+def test_checkpoint_of_elements_that_numpy_has_not(kind: str, capsys: Any):
+    content = whole(1)["checkpoint.safetensors"]
+    (size,) = struct.unpack("<Q", content[:8])
+    header, body = json.loads(content[8 : 8 + size]), content[8 + size :]
+    begin, end = header["conv1.w"]["data_offsets"]
+    count = (end - begin) // (2 if kind == "BF16" else 1)
+    header["conv1.w"] |= {"dtype": kind, "shape": [count]}
+    text = json.dumps(header).encode()
+    put({**whole(1), "checkpoint.safetensors": struct.pack("<Q", len(text)) + text + body})
+    assert "no safetensors file" in refusal(*RESUME, capsys)
+    assert "no safetensors file" in refusal(*PREDICT, capsys)
+
+
+def test_weights_that_give_no_numbers(capsys: Any):
+    from PIL import Image
+
+    tensors = load(whole(1)["checkpoint.safetensors"])
+    tensors["conv1.w"][:] = np.nan
+    metadata = {"format": FORMAT, "epoch": "1"}
+    put({**whole(1), "checkpoint.safetensors": save(tensors, metadata)})
+    Image.new("L", (28, 28), 7).save("image.png")
+    argv = [*PREDICT[1], "--conv", "reference", "--block", "none", "--json"]
+    assert "its weights give no numbers" in refusal(lenet_command.main, argv, capsys)
+
+
 def test_an_epoch_that_was_resumed_behind_its_last_step_has_no_rate(capsys: Any):
     line = json.dumps({**METRICS[0], "images_per_second": 0.0}).encode()
     put({**whole(1), "metrics.jsonl": line + b"\n"})
@@ -131,7 +158,7 @@ def test_npy_that_is_none(content: bytes):
         (("rows", 0, "cold", "median_s"), 0.0, "at `$.rows[0].cold.median_s`"),
         (("rows", 0, "name"), "\x1b[2J", "at `$.rows[0].name`"),
         (("rows", 0, "flops"), -1, "at `$.rows[0].flops`"),
-        (("machine", "name"), 7, "the machine's name is 7"),
+        (("machine", "name"), 7, "a machine's name is 7"),
         (("ceilings", "gemm"), 0.0, "at `$.ceilings.gemm`"),
     ],
 )
