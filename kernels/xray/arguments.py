@@ -217,6 +217,7 @@ def _loaded(text: str) -> np.ndarray:
         # Mapped, so that a header's sizes are held against the file's before anything is allocated;
         # and no pickle in the file can be reached this way.
         with warnings.catch_warnings(action="ignore"):
+            _check_header(Path(text))
             mapped = np.lib.format.open_memmap(Path(text), mode="r")
     except OSError as error:
         raise ArgumentsError(f"cannot be read: {error.strerror or error}") from None
@@ -226,6 +227,18 @@ def _loaded(text: str) -> np.ndarray:
             f"cannot be read: no .npy file of numbers, written by numpy.save: {first[:200]!a}"
         ) from None
     return np.array(mapped, order="C", subok=False)
+
+
+def _check_header(path: Path) -> None:
+    """Raise ValueError where numpy.memmap would divide by zero and take the process with it."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    if dtype.itemsize == 0 or min(shape, default=0) < 0:
+        raise ValueError(f"elements of {dtype.itemsize} bytes, shape {shape}")
 
 
 def _made(parameter: Parameter, text: str, rng: np.random.Generator) -> np.ndarray:

@@ -138,12 +138,21 @@ def _zip() -> bytes:
     return file.getvalue()
 
 
-def _npy(shape: str) -> bytes:
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+def _npy(shape: str, dtype: str = "<f4") -> bytes:
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
 
 
-@pytest.mark.parametrize("content", [_zip(), _npy("-" * 9000 + "1"), _npy("(1073741824,)")])
+@pytest.mark.parametrize(
+    "content",
+    [
+        _zip(),
+        _npy("-" * 9000 + "1"),
+        _npy("(1073741824,)"),
+        _npy("(-1,)", "|S0"),
+        _npy("(3,)", "|V0"),
+    ],
+)
 def test_npy_that_is_none(content: bytes):
     Path("x.npy").write_bytes(content)
     with limits(), pytest.raises(arguments.ArgumentsError, match="cannot be read") as refused:
