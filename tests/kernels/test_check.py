@@ -23,9 +23,16 @@ def _runnable(row: table.Row, where: str) -> None:
         pytest.skip(f"{where}: {problem}")
 
 
+def _marks(row: table.Row, where: str) -> tuple[pytest.MarkDecorator, ...]:
+    if where == "gpu":
+        return (pytest.mark.gpu,)
+    # Threads with barriers are the simulator's slowest.
+    return (pytest.mark.slow,) * (where == "simulator" and row.name == "tiled_numba")
+
+
 @pytest.mark.parametrize(
     ("row", "where", "part"),
-    [pytest.param(*run, marks=pytest.mark.gpu if run[1] == "gpu" else ()) for run in PARTS],
+    [pytest.param(*run, marks=_marks(*run[:2])) for run in PARTS],
     ids=lambda value: value.name if isinstance(value, table.Row) else str(value),
 )
 def test_every_pass_agrees_with_the_judge(row: table.Row, where: str, part: int):

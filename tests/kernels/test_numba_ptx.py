@@ -60,6 +60,7 @@ def test_compiles_for_a_gpu(key, dtype, capability):
     assert ".local" not in instructions  # arrays or spills in slow memory
 
 
+@pytest.mark.slow
 def test_resources_stand_beside_the_cuda_twins():
     shared, registers = {}, {}
     for row in table.rows():

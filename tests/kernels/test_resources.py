@@ -22,6 +22,7 @@ nvrtc = pytest.importorskip(
 
 CUDA_C = [row for row in table.rows() if row.language == "cuda_c"]
 ON_GPU = [row for row in table.rows() if "gpu" in row.places]
+LONG = ("register_tiled", "implicit_gemm", "implicit_gemm_tf32", "implicit_gemm_bf16", "fused")
 EVERY_CUDA_C = pytest.mark.parametrize(
     "row", CUDA_C, ids=[f"{r.operation}-{r.name}" for r in CUDA_C]
 )
@@ -112,8 +113,15 @@ def test_a_report_in_other_words_is_an_error_not_zero():
         resources.read_log(LOG.replace("spill stores", "spilt"))
 
 
-@EVERY_CUDA_C
-@pytest.mark.parametrize("dtype", SCALARS)
+@pytest.mark.parametrize(
+    ("row", "dtype"),
+    [
+        pytest.param(row, dtype, id=f"{dtype}-{row.operation}-{row.name}", marks=slow)
+        for row in CUDA_C
+        for dtype in SCALARS
+        for slow in [pytest.mark.slow if dtype == "float64" or row.name in LONG else ()]
+    ],
+)
 def test_agrees_with_the_machine_code(row, dtype):
     """Registers, static shared memory and stack stand in the cubin as well, beside the log."""
     found = resources.of_row(row, CUBIN_ARCH, dtype)
@@ -233,7 +241,7 @@ def refused(capsys, *words):
 
 
 # Compiling every row takes half a minute; what is said of them can be seen on these.
-FEW = [r for r in ON_GPU if r.name in ("naive", "tiled", "register_tiled", "tiled_numba", "fused")]
+FEW = [r for r in ON_GPU if r.name in ("naive", "register_tiled", "naive_numba", "max_numba")]
 
 
 @pytest.mark.parametrize("options", [(), ("--arch", "sm_80", "--dtype", "float64")])

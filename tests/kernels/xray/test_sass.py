@@ -287,11 +287,15 @@ def test_the_graph_is_nvidias(arch, file, tmp_path):
 
 # The lab's kernels.
 
+QUICK = ("naive", "implicit_gemm_bf16", "winograd", "max", "avg", "avg_numba")
 ROWS = [
-    pytest.param(row, id=f"{row.operation}-{row.name}", marks=[pytest.mark.slow] if slow else [])
+    pytest.param(
+        row,
+        id=f"{row.operation}-{row.name}",
+        marks=() if row.name in QUICK else pytest.mark.slow,
+    )
     for row in table.rows()
     if "gpu" in row.places
-    for slow in [row.name == "tiled" or (row.language == "numba" and row.name != "avg_numba")]
 ]
 
 
