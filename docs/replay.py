@@ -29,7 +29,10 @@ class GuideError(Exception):
 
 
 def run(command: str, folder: Path) -> tuple[int, str]:
-    """Run a command in a folder, 100 columns wide; return its exit code and what it prints."""
+    """Run a command in a folder, 100 columns wide; return its exit code and what it prints.
+
+    Of the machine's own paths nothing is kept.
+    """
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -41,7 +44,9 @@ def run(command: str, folder: Path) -> tuple[int, str]:
         command, shell=True, cwd=folder, env=environment, text=True, timeout=MOST_SECONDS,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    printed = done.stdout.replace(str(folder), ".").replace(str(Path.home()), "~")
+    printed = done.stdout
+    for path, name in ((folder, "."), (ROOT, "conv-kernel-lab"), (Path.home(), "~")):
+        printed = printed.replace(str(path), name)
     lines = [line.rstrip() for line in printed.splitlines()]
     return done.returncode, "\n".join(lines).strip("\n")
 

@@ -28,7 +28,7 @@ EPILOG = "exit status: 0 done, 1 a check failed, 2 bad usage or input, 130 inter
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     # Of the processes that mpiexec starts, the first one speaks.
-    quiet = launcher.launched().rank > 0
+    quiet = (launcher.launched() or launcher.SINGLE).rank > 0
     with contextlib.redirect_stderr(io.StringIO() if quiet else sys.stderr):
         options = _parser().parse_args(arguments)
     try:
@@ -190,7 +190,7 @@ def _train(options: argparse.Namespace) -> int:
     if name is not None and (name in ("", ".", "..") or Path(name).name != name):
         raise OptionError(f"--name is {name!r}; expected a folder's name, without a path")
 
-    count = launcher.launched().size
+    count = (launcher.launched() or launcher.SINGLE).size
     if not options.distributed:
         if count > 1:
             raise OptionError(
@@ -199,7 +199,9 @@ def _train(options: argparse.Namespace) -> int:
             )
         return _train_as(ALONE, options, given, target)
     if count > 1 and not launcher.is_watched():
-        return launcher.watch()
+        return launcher.watch(
+            lambda ended, folder: f"lenet: error: {ended}; {launcher.way_on(folder, count)}"
+        )
 
     from lenet.distributed import ranks_of_this_job
 

@@ -25,7 +25,7 @@ from kernels import emulator, place, plugins
 from lenet.device import Device
 from lenet.errors import KernelError, LenetError, OptionError
 from lenet.interrupt import CtrlC, Stopped
-from lenet.launcher import launched, report_folder, say, way_on
+from lenet.launcher import SINGLE, launched, note, say, way_on
 from lenet.model import FIGURES, Model
 from lenet.ranks import Array, Ranks, T
 
@@ -68,7 +68,7 @@ class MpiRanks(Ranks):
     def __init__(self, mpi: Any, comm: Any) -> None:
         self.mpi, self.comm = mpi, comm
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
-        wanted = launched().size
+        wanted = (launched() or SINGLE).size
         if self.size == 1 and wanted > 1:
             raise OptionError(
                 f"--distributed: {wanted} processes were started, but to mpi4py each is alone: it "
@@ -131,7 +131,7 @@ class MpiRanks(Ranks):
     def began(self, folder: Path) -> None:
         """Keep the folder for the message if this rank, or its launcher, has to give up."""
         self.folder = folder
-        report_folder(folder)
+        note(str(folder))
 
     def equalise(self, vector: Array) -> None:
         """Broadcast the first rank's values, through host memory."""
@@ -206,7 +206,7 @@ class MpiRanks(Ranks):
                 if status == 1:
                     traceback.print_exc()
                 message = f"error: {self.name(self.rank)}: {error or type(error).__name__}"
-            say(f"{message}; {way_on(self.folder, self.size)}")
+            say(f"lenet: {message}; {way_on(self.folder, self.size)}")
             self.comm.Abort(status)
             os._exit(status)  # MPI may take its time
 

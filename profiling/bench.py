@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from kernels import plugins
+from lenet import launcher
 from profiling import (
     bench_plan,
     bench_table,
     hand_out,
     machine,
     peers,
-    rank_watch,
     suites,
     sweep,
 )
@@ -104,7 +104,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         crew = _crew(args)
         if crew is None:
-            return rank_watch.watch(_way_on(args))
+            return launcher.watch(
+                lambda ended, at: (
+                    f"bench: {ended} {at or 'before its first group'}; {_way_on(args)}"
+                )
+            )
         with crew.guard(_way_on(args)):
             return _run(args, crew)
     except sweep.ElsewhereError:
@@ -126,10 +130,10 @@ def _way_on(args: argparse.Namespace) -> str:
 def _crew(args: argparse.Namespace) -> sweep.Alone | None:
     """Return the processes that measure; None in one that is to watch over a rank of them."""
     if args.distributed:
-        if rank_watch.launched() is None or rank_watch.is_watched():
+        if launcher.launched() is None or launcher.is_watched():
             return sweep.join()
         return None
-    rank, size = rank_watch.launched() or (0, 1)
+    rank, size = launcher.launched() or launcher.SINGLE
     if size > 1:
         if rank:
             raise sweep.ElsewhereError
@@ -165,7 +169,7 @@ def _run(args: argparse.Namespace, crew: sweep.Alone) -> int:
         def measure(number: int, between: hand_out.Between) -> list[Row]:
             group = plan.groups[number]
             on = f" on {mine.name}" if mine else ""
-            rank_watch.note(f"at {group.title}{on}")
+            launcher.note(f"at {group.title}{on}")
             return bench.group(group, between)
 
         header = begun.header if begun else _header(plan, ceilings)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from kernels import source_hash
-from profiling import hand_out, machine, peers, rank_watch, sensors
+from lenet import launcher
+from profiling import hand_out, machine, peers, sensors
 from profiling.bench_plan import BenchError, Plan
 from profiling.result_file import Ceilings, Device, Row
 
@@ -259,12 +260,12 @@ def join() -> Ranks:
     except (ImportError, RuntimeError) as error:  # mpi4py is there, but no libmpi
         raise BenchError(f"--distributed: mpi4py finds no MPI: {error}; {INSTALL}") from None
     size = MPI.COMM_WORLD.Get_size()
-    started = rank_watch.launched()
+    started = launcher.launched()
     if size == 1 and started is None:
         raise BenchError(f"--distributed wants the processes of an MPI job: {HOW}")
-    if size == 1 and started is not None and started[1] > 1:
+    if size == 1 and started is not None and started.size > 1:
         raise BenchError(
-            f"--distributed: {started[1]} processes were started, but to mpi4py each is alone: it "
-            "belongs to another MPI than mpiexec; start them by its own, or pip install mpich"
+            f"--distributed: {started.size} processes were started, but to mpi4py each is alone: "
+            "it belongs to another MPI than mpiexec; start them by its own, or pip install mpich"
         )
     return Ranks(MPI)

@@ -225,7 +225,8 @@ def npy_files(draw: Any) -> bytes:
         np.save(file, np.ones(draw(st.lists(st.integers(1, 5), max_size=3)), np.float32))
         return draw(damaged(file.getvalue(), 1))
     kind = draw(st.sampled_from(["<f4", "<f4", "<f4", "<f8", ">f4", "|b1", "|O", "<U9", "<i4",
-                                 "<f99", "[('a', '<f4')]", "V0", "|S0", "", "<M8[s]", "|V4"]))  # fmt: skip
+                                 "<f99", "[('a', '<f4')]", "V0", "|S0", "", "<M8[s]",
+                                 "|V4"]))  # fmt: skip
     number = st.sampled_from([0, 1, 3, 3, 7, -1, 2**31, 2**62, 2**70, "True", "'3'", "1.5"])
     dims = draw(st.lists(number, max_size=3))
     shape = "(" + "".join(f"{dim}, " for dim in dims) + ")"

@@ -16,8 +16,9 @@ from types import SimpleNamespace
 import pytest
 
 from kernels import emulator
+from lenet import launcher
 from profiling import __main__ as cli
-from profiling import bench, bench_plan, ceilings, hand_out, rank_watch, sweep
+from profiling import bench, bench_plan, ceilings, hand_out, sweep
 from profiling.bench_group import ContextLostError
 from profiling.result_file import Ceilings, load
 from tests.profiling.thread_ranks import run_ranks
@@ -218,7 +219,7 @@ def test_ranks_that_would_share_a_gpu_are_refused(mpiexec, tmp_path):
 # Without MPI's processes.
 
 
-@pytest.mark.parametrize("names", rank_watch.VARIABLES)
+@pytest.mark.parametrize("names", launcher.VARIABLES)
 def test_several_processes_without_distributed_are_refused(monkeypatch, capsys, names):
     for rank, said in ((0, 1), (1, 0)):
         for name, value in zip(names, (rank, 4), strict=True):
@@ -228,7 +229,7 @@ def test_several_processes_without_distributed_are_refused(monkeypatch, capsys, 
 
 
 def test_distributed_without_a_job_says_how(monkeypatch, capsys):
-    for name in sum(rank_watch.VARIABLES, ()):
+    for name in sum(launcher.VARIABLES, ()):
         monkeypatch.delenv(name, raising=False)
     mpi = SimpleNamespace(COMM_WORLD=SimpleNamespace(Get_size=lambda: 1))
     monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=mpi))
