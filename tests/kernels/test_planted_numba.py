@@ -81,7 +81,9 @@ def rejection(row: table.Row, operation: str) -> check.Result | None:
 @pytest.mark.parametrize(
     "plant",
     [  # all shapes but the last few pass with these
-        pytest.param(plant, marks=pytest.mark.slow if plant.name.startswith("halo") else ())
+        pytest.param(
+            plant, marks=pytest.mark.slow if plant.name.startswith(("halo", "last share")) else ()
+        )
         for plant in PLANTS
     ],
     ids=lambda plant: plant.name.replace(" ", "-"),

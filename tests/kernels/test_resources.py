@@ -23,9 +23,6 @@ nvrtc = pytest.importorskip(
 CUDA_C = [row for row in table.rows() if row.language == "cuda_c"]
 ON_GPU = [row for row in table.rows() if "gpu" in row.places]
 LONG = ("register_tiled", "implicit_gemm", "implicit_gemm_tf32", "implicit_gemm_bf16", "fused")
-EVERY_CUDA_C = pytest.mark.parametrize(
-    "row", CUDA_C, ids=[f"{r.operation}-{r.name}" for r in CUDA_C]
-)
 
 KNOWN = """
 extern "C" __global__ void shared_4000(float* x) {
@@ -181,7 +178,17 @@ def _figures(cubin: bytes) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-@EVERY_CUDA_C
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(
+            row,
+            id=f"{row.operation}-{row.name}",
+            marks=pytest.mark.slow if row.name in LONG else (),
+        )
+        for row in CUDA_C
+    ],
+)
 def test_whatever_is_launched_was_listed(row):
     listed = [(one.function, one.defines) for one in resources.of_row(row)]
     for shape in cases.fixed(row.operation):

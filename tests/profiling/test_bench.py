@@ -241,6 +241,7 @@ def test_the_judges_part_covers_the_ends_and_stays_in_its_budget(
             np.testing.assert_allclose(full[at], some)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_measured_and_resume_ends_it(tmp_path: Path):
     path = tmp_path / "out.jsonl"
     command = [

@@ -20,6 +20,7 @@ def mpi(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
 
 
+@pytest.mark.slow
 def test_two_ranks_beside_one(mpi, capsys):
     options = [
         "--ranks",
