@@ -11,6 +11,7 @@ from typing import Any
 
 from kernels import explain, list_resources, new, plugins, table, tune
 from kernels.exercises import cli as exercises
+from kernels.one_line import Parser
 from kernels.source import SCALARS
 from kernels.xray import cli
 
@@ -20,7 +21,7 @@ SHOWN_FAILURES = 3
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 a check failed, 2 bad usage or input."""
-    parser = argparse.ArgumentParser(prog="python -m kernels", description="The lab's kernels.")
+    parser = Parser(prog="python -m kernels", description="The lab's kernels.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     listing = commands.add_parser("list", help="every kernel: operation, language, passes, places")

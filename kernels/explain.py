@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from kernels import checks, layer_text, page
 from kernels.layer_text import by, same_or
+from kernels.one_line import Parser
 from kernels.shapes import Conv2dShape, PoolShape, receptive_field
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv` and `run`."""
-    parser = argparse.ArgumentParser(prog="python -m kernels explain")
+    parser = Parser(prog="python -m kernels explain")
     add_arguments(parser)
     return run(parser.parse_args(argv))
 

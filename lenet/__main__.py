@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels import plugins
+from kernels.one_line import Parser
 from lenet import launcher, speedrun_command
 from lenet.datasets import SOURCES
 from lenet.errors import DivergedError, LenetError, OptionError
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m lenet", description="LeNet on hand-written kernels.", epilog=EPILOG
     )
     commands = parser.add_subparsers(required=True, metavar="train | evaluate | predict | speedrun")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
+
+from kernels.one_line import Parser
 
 COMMANDS = {
     "bench": ("bench", "check kernels, then time them, against their peers"),
@@ -26,7 +27,7 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 a check failed, 2 bad usage or input."""
     given = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m profiling", description="Measure, compare and explain the lab's kernels."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

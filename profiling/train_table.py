@@ -9,7 +9,7 @@ from rich.table import Table
 
 from profiling.train_report import Part, TrainReport, kernels_of
 
-PIPE_COLUMNS = 80  # where the output is no terminal
+PIPE_COLUMNS = 100  # where the output is no terminal
 
 
 def show(report: TrainReport, *, by_time: bool) -> None:

@@ -228,3 +228,18 @@ def test_what_is_remembered_does_not_reach_the_terminal_as_it_is(monkeypatch, ca
 )
 def test_command_lines(main: Any, argv: list[str], message: str, capsys: Any):
     assert message in refusal(main, argv, capsys)
+
+
+@pytest.mark.parametrize(
+    ("main", "command"),
+    [
+        (kernels_command.main, "list"),
+        (kernels_command.main, "explain"),
+        (lenet_command.main, "train"),
+        (profiling_command.main, "doctor"),
+    ],
+)
+def test_what_argparse_repeats_is_escaped(main: Any, command: str, capsys: Any):
+    with pytest.raises(SystemExit):
+        main([command, "\u202f\x1b[2J"])
+    assert r"unrecognized arguments: \u202f\x1b[2J" in capsys.readouterr().err
