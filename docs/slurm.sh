@@ -1,6 +1,7 @@
 #!/bin/bash
 # LeNet by all GPUs of two nodes under Slurm, one rank a GPU: sbatch docs/slurm.sh
-# Not yet run on a cluster. What differs between clusters: the lines marked with <--.
+# Tried on CPUs, two nodes that were one machine's; not yet on a cluster. What differs between
+# clusters: the lines marked with <--.
 #SBATCH --job-name=lenet
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4      # <-- GPUs of a node

@@ -6,10 +6,11 @@ runs it.
 
 from __future__ import annotations
 
+import mmap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,7 +38,13 @@ def read(path: Path, refused: Callable[[int, int], str | None]) -> Image:
 
     try:
         # Of what is odd in a file Pillow warns; for a person it is an image or it is none.
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as file:
+        # Mapped, since Pillow reads as many bytes as a file says that it has.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            path.open("rb") as opened,
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            Image.open(cast("IO[bytes]", content), formats=FORMATS) as file,
+        ):
             why = refused(*file.size)
             if why is None and file.mode.startswith(("I", "F")):
                 why = f"its pixels are not bytes (mode {file.mode}); save it with 8 bits"

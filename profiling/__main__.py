@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from kernels.one_line import Parser
+from kernels.one_line import Parser, one_line
 
 COMMANDS = {
     "bench": ("bench", "check kernels, then time them, against their peers"),
@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{given[0]}: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a path that the system does not take, a pipe that was closed
-        print(f"{given[0]}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        named = one_line(str(error.filename or "output"))
+        print(f"{given[0]}: {named}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

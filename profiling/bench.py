@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from kernels import plugins
+from kernels.one_line import one_line
 from lenet import launcher
 from profiling import (
     bench_plan,
@@ -114,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     except sweep.ElsewhereError:
         return 2
     except (BenchError, ResultFileError, suites.SuiteError) as error:
-        print(f"bench: {error}", file=sys.stderr)
+        print(f"bench: {one_line(str(error))}", file=sys.stderr)
         return 2
     except (ContextLostError, hand_out.LostError) as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kernels import place, shape_text, table, xray
+from kernels.one_line import one_line
 from kernels.xray import Recording
 from profiling import machine, ncu
 
@@ -108,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
                 for direction in PASSES:
                     found += compare(name, shape, direction)
     except ValueError as error:
-        print(f"counts: {error}", file=sys.stderr)
+        print(f"counts: {one_line(str(error))}", file=sys.stderr)
         return 2
     for one in found:
         mark = "" if one.apart <= args.tolerance else f"  APART by {one.apart:.1%}"

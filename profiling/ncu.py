@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from kernels import place
+from kernels.one_line import one_line
 from kernels.source import ROOT
 from profiling import launch_once
 
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         launch_once.find(args)
         words = line(args)
     except ValueError as error:  # TargetError, or quotes that do not close
-        print(f"ncu: {error}", file=sys.stderr)
+        print(f"ncu: {one_line(str(error))}", file=sys.stderr)
         return 2
     if not args.execute:
         print(shlex.join(words))

@@ -341,6 +341,11 @@ class Row(msgspec.Struct, frozen=True):
     after: Sensors = Sensors()
     device: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a shape without a batch, in whose order rows are shown."""
+        if "n" not in self.shape:
+            raise ValueError("a shape without n, the images")
+
     @property
     def key(self) -> tuple[Any, ...]:
         """What identifies a row in a file, and across files."""
@@ -439,9 +444,12 @@ def load(path: Path, *, unfinished: bool = False) -> Results:
     if not lines or not isinstance(header := lines[0], Header):
         raise ResultFileError(f"{path}: line 1 is no header; this is not a benchmark's file")
     for line in lines:
-        name = line.machine.get("name") if isinstance(line, (Header, Device)) else ""
-        if not isinstance(name, str) or one_line(name) != name:
-            raise ResultFileError(f"{path}: a machine's name is {name!r}; expected a line of text")
+        about = line.machine if isinstance(line, (Header, Device)) else {"name": ""}
+        for key, value in about.items():
+            if isinstance(value, str) and one_line(value) != value:
+                raise ResultFileError(f"{path}: a machine's {key} is {value!r}; expected a line")
+        if not isinstance(about.get("name"), str):
+            raise ResultFileError(f"{path}: a machine's name is {about.get('name')!r}, no text")
     groups = [line for line in lines if isinstance(line, Group)]
     rows = [row for group in groups for row in group.rows]
     devices = tuple(line for line in lines if isinstance(line, Device))

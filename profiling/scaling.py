@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kernels.one_line import one_line
 from profiling import intervals, machine
 
 INSTALL = (
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         record = measure(args)
     except ScalingError as error:
-        print(f"scaling: {error}", file=sys.stderr)
+        print(f"scaling: {one_line(str(error))}", file=sys.stderr)
         return 2
     if args.json:
         print(json.dumps(record, indent=2))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels.observe import VARIABLE
+from kernels.one_line import one_line
 from profiling import listener, nsys, timeline
 from profiling.observer import DOMAIN, INJECTION
 from profiling.spool import LIMIT, PATH
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
             code, ran = execute(command, shlex.join(words), env, args.json)
             summary = timeline.write(spool, output, ran)
     except (TraceError, nsys.NsysError, OSError) as error:
-        print(f"trace: {error}", file=sys.stderr)
+        print(f"trace: {one_line(str(error))}", file=sys.stderr)
         return 2
     if replaced:
         notes.insert(0, f"{output}: the trace that was there is replaced")

@@ -18,6 +18,7 @@ from test_run_folders import METRICS, put, whole
 
 from kernels import __main__ as kernels_command
 from kernels import remembered
+from kernels.explain_page import picture
 from kernels.xray import arguments
 from lenet import __main__ as lenet_command
 from lenet.checkpoint import FORMAT
@@ -132,6 +133,26 @@ def test_a_large_image_is_refused_before_it_is_unpacked(side: int):
         read_image(Path("image"))
 
 
+def test_an_image_that_says_it_has_two_gigabytes():
+    from PIL import Image
+
+    Image.new("L", (28, 28), 7).save("image.png")
+    content = bytearray(Path("image.png").read_bytes())
+    at = content.index(b"IDAT")
+    content[at - 4 : at] = struct.pack(">I", 2**31 - 1)
+    Path("image.png").write_bytes(content)
+    with limits():
+        assert set(picture.read(Path("image.png")).ravel()) == {7}
+
+
+def test_a_shape_without_images_is_none(capsys: Any):
+    import made_up_results
+
+    made_up_results.write(Path("a.jsonl"), batches=(64,))
+    Path("b.jsonl").write_text(Path("a.jsonl").read_text().replace('"n":', '"x":'))
+    assert "a shape without n" in refusal(profiling_command.main, ["report", "b.jsonl"], capsys)
+
+
 def _zip() -> bytes:
     file = io.BytesIO()
     np.savez(file, x=np.ones(3, np.float32))
@@ -168,6 +189,7 @@ def test_npy_that_is_none(content: bytes):
         (("rows", 0, "name"), "\x1b[2J", "at `$.rows[0].name`"),
         (("rows", 0, "flops"), -1, "at `$.rows[0].flops`"),
         (("machine", "name"), 7, "a machine's name is 7"),
+        (("machine", "python"), "\x1b[2J", "a machine's python is '\\x1b[2J'"),
         (("ceilings", "gemm"), 0.0, "at `$.ceilings.gemm`"),
     ],
 )
@@ -219,6 +241,7 @@ def test_what_is_remembered_does_not_reach_the_terminal_as_it_is(monkeypatch, ca
         (kernels_command.main, ["xray", "naive", "--html", "x" * 300], "File name too long"),
         (profiling_command.main, ["report", "x" * 300], "File name too long"),
         (lenet_command.main, ["evaluate", "x" * 300], "File name too long"),
+        (profiling_command.main, ["trace", "\u202f"], r"trace: \u202f: there is no such program"),
         (
             profiling_command.main,
             ["bench", "--shape", "1:999999999:+1,1,9,9,1,3,3"],
