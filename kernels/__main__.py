@@ -11,7 +11,7 @@ from typing import Any
 
 from kernels import explain, list_resources, new, plugins, table, tune
 from kernels.exercises import cli as exercises
-from kernels.one_line import Parser
+from kernels.one_line import Parser, one_line
 from kernels.source import SCALARS
 from kernels.xray import cli
 
@@ -111,7 +111,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{args.command}: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a path that the system does not take, a pipe that was closed
-        print(f"{args.command}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        named = one_line(str(error.filename or "output"))
+        print(f"{args.command}: {named}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

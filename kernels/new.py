@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from kernels import plugins, table
+from kernels.one_line import one_line
 from kernels.source import ROOT
 
 # What a new kernel of an operation begins as: its file below kernels/, without the ending.
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"new: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"new: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
+        named = one_line(str(error.filename))
+        print(f"new: cannot write {named}: {error.strerror}", file=sys.stderr)
         return 2
     option = f" --plugin {args.plugin}" if args.plugin else ""
     for path in written:

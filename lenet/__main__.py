@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels import plugins
-from kernels.one_line import Parser
+from kernels.one_line import Parser, one_line
 from lenet import launcher, speedrun_command
 from lenet.datasets import SOURCES
 from lenet.errors import DivergedError, LenetError, OptionError
@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"lenet: error: {error}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:  # a path that the system does not take, a pipe that was closed
-        print(f"lenet: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        named = one_line(str(error.filename or "output"))
+        print(f"lenet: error: {named}: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("lenet: interrupted", file=sys.stderr)

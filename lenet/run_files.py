@@ -78,6 +78,10 @@ class Session(msgspec.Struct):
     phases: list[Phase]
     graph: bool = False
 
+    def __post_init__(self) -> None:
+        if self.sampled > self.steps:
+            raise ValueError(f"{self.sampled} of {self.steps} steps sampled")
+
 
 def parse(text: bytes) -> Any:
     """Return what JSON text says.

@@ -89,7 +89,7 @@ def _error(failure: binding.Failure, kernel: str, path: Path, settings: Settings
 
 
 def _line_of(code: list[int], path: Path) -> str | None:
-    """Return file:line of the first address in the kernel's library, if addr2line can tell."""
+    """Return file:line of the first address that is in the kernel's own source."""
     tool = shutil.which("addr2line")
     if tool is None or not any(code):
         return None
@@ -98,11 +98,14 @@ def _line_of(code: list[int], path: Path) -> str | None:
         if offset is None:
             continue
         done = subprocess.run(
-            [tool, "-e", str(path), hex(offset)], capture_output=True, text=True, check=False
+            [tool, "-i", "-e", str(path), hex(offset)], capture_output=True, text=True, check=False
         )
-        name, _, line = done.stdout.strip().partition(":")
-        line = line.split(" ")[0]
-        return f"{Path(name).name}:{line}" if line.isdigit() and line != "0" else None
+        for found in done.stdout.splitlines():  # from the innermost inlined function outwards
+            name, _, line = found.partition(":")
+            line = line.split(" ")[0]
+            ours = Path(name).is_relative_to(Path(__file__).parent)
+            if line.isdigit() and line != "0" and not ours:
+                return f"{Path(name).name}:{line}"
     return None
 
 

@@ -75,10 +75,6 @@ def run(args: argparse.Namespace) -> int:
         return int(args.act(args))
     except (ExerciseError, ProgressError, CompilerNotFound) as error:
         print(f"exercise: {error}", file=sys.stderr)
-    except OSError as error:
-        if error.filename is None:  # not of a participant's file
-            raise
-        print(f"exercise: {error.filename}: {error.strerror}", file=sys.stderr)
     return 2
 
 

@@ -120,6 +120,19 @@ def test_an_epoch_that_was_resumed_behind_its_last_step_has_no_rate(capsys: Any)
     assert json.loads(capsys.readouterr().out)["clock_step_s"] is None
 
 
+def test_more_steps_timed_than_made(capsys: Any):
+    times = json.loads(whole(1)["timing.json"])
+    times["sessions"][0]["steps"] = 0
+    put({**whole(1), "timing.json": json.dumps(times).encode()})
+    assert "30 of 0 steps sampled" in refusal(*REPORT, capsys)
+
+
+def test_a_data_folder_with_a_name_that_no_system_takes(capsys: Any):
+    config = json.loads(whole(1)["config.json"]) | {"data_dir": "9" * 5000}
+    put({**whole(1), "config.json": json.dumps(config).encode()})
+    assert "999: File name too long" in refusal(*RESUME, capsys)
+
+
 def test_idx_dimensions_that_no_array_has():
     Path("file").write_bytes(idx((0, 2**32 - 1, 2**32 - 1), b""))
     with pytest.raises(DataError, match="no array is that large"):

@@ -15,6 +15,7 @@ from lenet.steps import HostSteps
 from lenet.train import resume, train
 from profiling import train_report
 from profiling.__main__ import main
+from profiling.train_table import PIPE_COLUMNS
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_the_table(made_up, capsys):
     assert "40 steps in 2 sessions.\n" in said
     assert "Outside the steps: warm-up 2.00 s.\n" in said
     headline = next(line for line in said.splitlines() if "made-up: conv" in line)
-    assert all(len(line) <= 80 for line in said.splitlines() if line != headline)
+    assert all(len(line) <= PIPE_COLUMNS for line in said.splitlines() if line != headline)
     first = report(capsys, made_up(), "--sort", "time").split("infinitely")[1].splitlines()[2]
     assert first.startswith("conv1")
 

@@ -22,6 +22,10 @@ extern "C" __global__ void endless(volatile int* flag) {
     }
 }
 
+extern "C" __global__ void counts(int* out, int go_on) {
+    while (go_on) atomicAdd(out, 1);  // MARK counts
+}
+
 extern "C" __global__ void wild(int* out) {
     if (threadIdx.x == 3) {
         out[-(1LL << 40)] = 1;  // MARK wild

@@ -74,6 +74,17 @@ def test_endless_loop(faults):
 
 
 @needs_addr2line
+@pytest.mark.parametrize("traced", [False, True])
+def test_endless_loop_in_our_headers_is_told_by_the_kernels_line(faults, traced):
+    kernel = emulator.load(SOURCE, traced=traced).get_function("counts")
+    with (
+        emulator.settings(time_limit=0.3),
+        pytest.raises(emulator.KernelTimeout, match=f" at faults.cu:{line('counts')}$"),
+    ):
+        kernel((1,), (1,), (out(), np.int32(1)))
+
+
+@needs_addr2line
 def test_wild_pointer(faults):
     with pytest.raises(emulator.IllegalAddress) as told:
         faults.get_function("wild")((1,), (8,), (out(),))
