@@ -127,7 +127,11 @@ def half_done(folder: Path) -> set[tuple[str, int]]:
     """Return what shows a save that was cut short: files by name and number (inode)."""
     left = {name for name in TEMPORARIES if (folder / name).exists()}
     if (folder / "checkpoint.safetensors").exists():
-        with safe_open(folder / "checkpoint.safetensors", framework="np") as file:
+        # A damaged one is for `look` to judge.
+        with (
+            contextlib.suppress(SafetensorError),
+            safe_open(folder / "checkpoint.safetensors", framework="np") as file,
+        ):
             if len(metrics(folder)) > int(file.metadata()["epoch"]):
                 left.add("metrics.jsonl")
     return {(name, (folder / name).stat().st_ino) for name in left}

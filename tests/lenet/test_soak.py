@@ -71,6 +71,7 @@ def test_a_run_like_the_undisturbed_one(run, whole):
 )
 def test_damage_is_seen_at_once(run, whole, damage, message):
     damage(run)
+    half_done(run)  # which the soak asks first
     with pytest.raises(SoakError, match=message):
         look(run, whole, (1, 3))
 
@@ -130,6 +131,7 @@ def soak(*options):
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=900)
     if done.returncode == 2 and "unshare" in done.stderr:
         pytest.skip(done.stderr)
+    assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
@@ -161,5 +163,4 @@ def test_a_soak_of_saves_that_are_not_atomic(tmp_path):
     status, found, errors = soak(
         "--minutes", "5", "--seed", "1", "--command", shlex.join([sys.executable, str(planted)])
     )
-    assert status == 1, errors
-    assert "damaged" in found["failures"][0] or "ended with" in found["failures"][0]
+    assert (status, len(found["failures"])) == (1, 1), errors
