@@ -43,8 +43,8 @@ bench: $(VENV)/with-compare  ## time the kernels beside PyTorch: checked, cold a
 	$(RUN) -m profiling bench $(BENCH)
 
 # Every kernel checked and recorded, then timed (two of LeNet's batch sizes, some minutes), then
-# LeNet trained; with MNIST=folder beside PyTorch and for a speedrun too. On a CUDA machine without a network, make gpu PYTHON=python3 uses that environment
-# as it is.
+# LeNet trained; with MNIST=folder beside PyTorch and for a speedrun too. On a CUDA machine without
+# a network, make gpu PYTHON=python3 uses that environment as it is.
 GPU_BENCH ?= --suite lenet --batch 256:8192:x32
 # The shape that the goals for 3x3 layers are stated on: `python -m profiling targets`.
 GPU_GOALS ?= --suite resnet50-3x3 --pass forward
