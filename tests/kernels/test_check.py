@@ -27,7 +27,8 @@ def _marks(row: table.Row, where: str) -> tuple[pytest.MarkDecorator, ...]:
     if where == "gpu":
         return (pytest.mark.gpu,)
     # Threads with barriers are the simulator's slowest.
-    return (pytest.mark.slow,) * (where == "simulator" and row.name == "tiled_numba")
+    slow = where == "simulator" and row.name in ("tiled_numba", "im2col_gemm_numba")
+    return (pytest.mark.slow,) * slow
 
 
 @pytest.mark.parametrize(

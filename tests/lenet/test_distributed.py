@@ -299,7 +299,7 @@ FATES = {
     ("fate", "ranks_before", "ranks_after"),
     [
         ("SIGKILL", 2, 1),
-        ("SIGINT", 2, 4),
+        pytest.param("SIGINT", 2, 4, marks=pytest.mark.slow),
         pytest.param("SIGTERM", 4, 2, marks=pytest.mark.slow),
         pytest.param("RuntimeError", 2, 1, marks=pytest.mark.slow),
     ],

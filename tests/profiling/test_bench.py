@@ -305,6 +305,7 @@ def test_the_source_hash_changes_with_the_source(monkeypatch: pytest.MonkeyPatch
     assert all(after[key] != before[key] for key in before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(emulator.problem() is not None, reason=str(emulator.problem()))
 def test_the_gpu_path_on_the_double(tmp_path: Path):
     """Graphs, queues and events in CuPy's conventions; its figures are nobody's."""

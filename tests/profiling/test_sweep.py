@@ -103,6 +103,7 @@ def assert_each_group_is_of_one_device(path: Path, hosts: set[str]) -> None:
         assert results.ceilings(row).copy == 1e10 * (rank + 1)
 
 
+@pytest.mark.slow
 def test_ranks_measure_what_one_process_does(mpiexec, tmp_path, monkeypatch, capsys):
     together, alone, page = (tmp_path / name for name in ("two.jsonl", "one.jsonl", "two.html"))
     code, out, err = ended(start(mpiexec, 2, *cpu(together), "--json"))
@@ -129,6 +130,7 @@ def test_ranks_measure_what_one_process_does(mpiexec, tmp_path, monkeypatch, cap
     assert len(compared["rows"]) == 12
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_named_and_another_number_of_ranks_goes_on(mpiexec, tmp_path):
     path = tmp_path / "out.jsonl"
     code, _, err = ended(start(mpiexec, 2, *cpu(path), FATE="kill:1"))

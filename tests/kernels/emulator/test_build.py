@@ -112,6 +112,7 @@ def test_defines_and_edits_make_other_modules(tiny, tmp_path):
     assert result(3)[0] == 203
 
 
+@pytest.mark.slow
 def test_processes_that_build_at_once_and_a_damaged_entry(tiny, tmp_path):
     cache = tmp_path / "cache"
     arguments = [sys.executable, "-c", USE, str(tiny)]
