@@ -19,6 +19,7 @@ _ERRORS = {
     binding.TIMEOUT: KernelTimeout,
     binding.ILLEGAL_ADDRESS: IllegalAddress,
 }
+_HERE = Path(__file__).resolve().parent
 _SLICE = 0.02  # seconds between looks at the clock and at Python's signals
 
 
@@ -103,7 +104,7 @@ def _line_of(code: list[int], path: Path) -> str | None:
         for found in done.stdout.splitlines():  # from the innermost inlined function outwards
             name, _, line = found.partition(":")
             line = line.split(" ")[0]
-            ours = Path(name).is_relative_to(Path(__file__).parent)
+            ours = Path(name).is_relative_to(_HERE)
             if line.isdigit() and line != "0" and not ours:
                 return f"{Path(name).name}:{line}"
     return None
@@ -111,10 +112,10 @@ def _line_of(code: list[int], path: Path) -> str | None:
 
 def _offset_in(path: Path, address: int) -> int | None:
     """Return an address of code relative to where the library was loaded; None outside of it."""
-    first: int | None = None
+    loaded, first = str(path.resolve()), None
     for mapping in Path("/proc/self/maps").read_text().splitlines():
         fields = mapping.split(maxsplit=5)
-        if len(fields) < 6 or fields[5] != str(path):
+        if len(fields) < 6 or fields[5] != loaded:
             continue
         low, high = (int(part, 16) for part in fields[0].split("-"))
         first = low if first is None else first

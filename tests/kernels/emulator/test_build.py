@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,40 @@ def test_a_cache_that_cannot_be_written(tiny, tmp_path):
     blocked.write_text("not a directory")
     done = run(tiny, blocked / "cache")
     assert done.returncode == 0, done.stderr
+
+
+WILD = 'extern "C" __global__ void add(int* out) {\n    atomicAdd(out + (1ll << 44), 1);\n}\n'
+FAULT = (
+    "import sys, numpy as np\n"
+    "from kernels import emulator\n"
+    "add = emulator.load(sys.argv[1], traced=True).get_function('add')\n"
+    "add((1,), (1,), (np.zeros(1, np.int32),))\n"
+)
+
+
+@pytest.mark.skipif(not shutil.which("addr2line"), reason="addresses stay without a line")
+def test_two_checkouts_with_one_cache_both_tell_the_kernels_line(tmp_path):
+    ours, other = Path(__file__).parents[3], tmp_path / "other"
+    shutil.copytree(ours / "kernels", other / "kernels")
+    (tmp_path / "link").symlink_to(other)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache-link").symlink_to(tmp_path / "cache")
+    source = tmp_path / "wild.cu"
+    source.write_text(WILD)
+    for root in (tmp_path / "link", ours):
+        done = subprocess.run(
+            [sys.executable, "-c", FAULT, str(source)],
+            capture_output=True,
+            text=True,
+            cwd=root,
+            timeout=60,
+            env={
+                **os.environ,
+                "CONV_KERNEL_LAB_CACHE": str(tmp_path / "cache-link"),
+                "PYTHONPATH": str(root),
+            },
+        )
+        assert done.stderr.endswith(" at wild.cu:2\n"), done.stderr
 
 
 def test_benchmark_command():
