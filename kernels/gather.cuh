@@ -58,14 +58,6 @@ __device__ __forceinline__ Gather gather_forward(const Conv2dShape& shape, int t
                   {0, tiles, tiles, 0, 1, 0, 0, 0}};
 }
 
-// The same with the rows of `forward_row_by_tap`.
-__device__ __forceinline__ Gather gather_forward_by_tap(const Conv2dShape& shape, int tile_k) {
-    Gather gather = gather_forward(shape, tile_k);
-    const int taps = shape.r * shape.s, tiles_a_tap = ceil_div(shape.c, tile_k);
-    gather.walk = {0, taps * tiles_a_tap, tiles_a_tap, 0, taps, 0, 0, 0};
-    return gather;
-}
-
 // Elements of dx whose rows and columns leave the same remainder by the stride (a phase) are read
 // through the same taps: each phase is a product of its own, with those taps alone.
 __device__ __forceinline__ Gather gather_backward_data(const Conv2dShape& shape, int phase,
@@ -135,17 +127,6 @@ __device__ __forceinline__ PackedRow forward_row(const Conv2dShape& shape, int i
     return PackedRow{
         i, depth, is_filled,
         make_int4((tap.b * shape.h + row) * shape.w + col, row, is_filled ? col : NOWHERE, 0)};
-}
-
-// Or (r, s, c), C rounded up to whole tiles: then all rows of a tile have one tap.
-__device__ __forceinline__ PackedRow forward_row_by_tap(const Conv2dShape& shape, int i,
-                                                        int tile_k) {
-    const Index4 at = unflatten(i, shape.r, shape.s, ceil_div(shape.c, tile_k) * tile_k);
-    const int row = at.b * shape.dilation_h, col = at.c * shape.dilation_w;
-    const bool is_filled = at.d < shape.c;
-    return PackedRow{
-        w_offset(shape, 0, at.d, at.b, at.c), shape.c * shape.r * shape.s, is_filled,
-        make_int4((at.d * shape.h + row) * shape.w + col, row, is_filled ? col : NOWHERE, 0)};
 }
 
 // Backward they are (r, s, k), K rounded up to whole tiles: a phase takes some of the taps.

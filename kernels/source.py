@@ -19,6 +19,7 @@ import numpy as np
 from kernels import emulator, observe, place, ranges
 
 ROOT = Path(__file__).parent
+DEFAULT_SHARED = 48 << 10  # dynamic shared memory that a launch may ask for unasked
 SCALARS = {"float32": "float", "float64": "double"}
 
 NULL = np.uintp(0)  # CuPy takes no None for a pointer
@@ -164,6 +165,9 @@ def _launch(
     shared_mem: int = 0,
 ) -> None:
     # A shape goes as the struct of shape.cuh, an absent array as a null pointer.
+    # More than 48 KiB of dynamic shared memory is an attribute of the function first.
+    if shared_mem > DEFAULT_SHARED and shared_mem > function.max_dynamic_shared_size_bytes:
+        function.max_dynamic_shared_size_bytes = shared_mem
     values = tuple(null if arg is None else getattr(arg, "struct", arg) for arg in args)
     function(grid, block, values, shared_mem=shared_mem)
 

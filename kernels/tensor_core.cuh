@@ -7,6 +7,7 @@
 using emulator::copy_async;
 using emulator::copy_commit;
 using emulator::copy_wait;
+using emulator::load_matrices;
 using emulator::mma_bf16;
 using emulator::mma_tf32;
 using emulator::pack_bf16;
@@ -49,20 +50,25 @@ __device__ __forceinline__ void mma_bf16(float (&d)[4], const unsigned (&a)[4],
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Begin to copy 4 or 16 bytes to shared memory past the registers; zeros where `is_there` is false
-// (nothing is read then). They are there after the wait for their group.
+// Four 8x8 tiles of 16-bit numbers from shared memory, or 8x4 of 32-bit ones: lane i names the
+// address of row i % 8 of tile i / 8, 16 bytes at a multiple of 16, and gets of each tile the
+// (i % 4)th 4 bytes of row i / 4: an mma's registers.
+__device__ __forceinline__ void load_matrices(unsigned (&tiles)[4], const void* row) {
+    const unsigned place = (unsigned)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(tiles[0]), "=r"(tiles[1]), "=r"(tiles[2]), "=r"(tiles[3])
+                 : "r"(place));
+}
+
+// Begin to copy 4 or 16 bytes to shared memory past the registers, by way of L1; zeros where
+// `is_there` is false (nothing is read then). They are there after the wait for their group.
 template <class T>
 __device__ __forceinline__ void copy_async(T* to, const T* from, bool is_there) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 16, "cp.async copies 4 or 16 bytes");
     const unsigned place = (unsigned)__cvta_generic_to_shared(to);
     const int bytes = is_there ? sizeof(T) : 0;
-    if (sizeof(T) == 16) {
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place), "l"(from),
-                     "r"(bytes));
-    } else {
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(place), "l"(from),
-                     "r"(bytes));
-    }
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(place), "l"(from),
+                 "n"(sizeof(T)), "r"(bytes));
 }
 
 // Close the group of the copies begun so far.

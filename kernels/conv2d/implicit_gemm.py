@@ -6,7 +6,6 @@ Filter gradient: `implicit_gemm_filter.cu`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,53 +77,48 @@ class Plan(NamedTuple):
         return self.blocks_m * self.blocks_n
 
 
-def choose_tile(
-    direction: str, shape: Conv2dShape, tiles: Sequence[Any], itemsize: int, rows: int
-) -> Plan:
-    """Choose the largest tile that is more than half full and gives enough blocks.
+class Product(NamedTuple):
+    """The matrix products that a pass is: `phases` of them, each gemm_m x gemm_n at most."""
 
-    Parameters
-    ----------
-    direction
-        ``"forward"``, ``"backward_data"`` or ``"backward_filter"``.
-    shape
-        The convolution's.
-    tiles
-        The largest first; each with an ``extent(itemsize)``.
-    itemsize
-        Bytes an element.
-    rows
-        Of packed filters.
-    """
-    phases, slices = 1, 1
-    if direction == "forward":
-        gemm_m, gemm_n = shape.k, shape.n * shape.p * shape.q
-    elif direction == "backward_data":
-        # Rows and columns of the input that leave the same remainder by the stride.
-        steps = min(shape.stride_h, shape.h), min(shape.stride_w, shape.w)
-        phases = math.prod(steps)
-        gemm_m = shape.c
-        gemm_n = shape.n * ceil_div(shape.h, steps[0]) * ceil_div(shape.w, steps[1])
-    else:
-        gemm_m, gemm_n, slices = shape.k, shape.c * shape.r * shape.s, shape.n
+    gemm_m: int
+    gemm_n: int
+    phases: int
 
-    for tile in tiles:
+    def plan(self, tile: Any, itemsize: int, rows: int) -> Plan:
+        """Cut it up into tiles."""
         tile_m, tile_n = tile.extent(itemsize)
-        blocks_m, blocks_n = ceil_div(gemm_m, tile_m), ceil_div(gemm_n, tile_n)
-        is_full = 2 * gemm_m * gemm_n > blocks_m * tile_m * blocks_n * tile_n
-        if is_full and 2 * blocks_m * blocks_n * phases * slices >= WANTED_BLOCKS:
-            break
-    return Plan(tile, blocks_m, blocks_n, blocks_m * tile_m, rows, phases)
+        blocks_m, blocks_n = ceil_div(self.gemm_m, tile_m), ceil_div(self.gemm_n, tile_n)
+        return Plan(tile, blocks_m, blocks_n, blocks_m * tile_m, rows, self.phases)
+
+
+def product_of(direction: str, shape: Conv2dShape) -> Product:
+    """Return what ``"forward"``, ``"backward_data"`` or ``"backward_filter"`` multiplies."""
+    if direction == "forward":
+        return Product(shape.k, shape.n * shape.p * shape.q, 1)
+    if direction == "backward_filter":
+        return Product(shape.k, shape.c * shape.r * shape.s, 1)
+    # Rows and columns of the input that leave the same remainder by the stride.
+    steps = min(shape.stride_h, shape.h), min(shape.stride_w, shape.w)
+    rows, cols = ceil_div(shape.h, steps[0]), ceil_div(shape.w, steps[1])
+    return Product(shape.c, shape.n * rows * cols, math.prod(steps))
 
 
 def make_plan(direction: str, shape: Conv2dShape, itemsize: int) -> Plan:
-    """Return how a pass is cut up."""
+    """Return how a pass is cut up: the largest half-full tile that gives enough blocks."""
     rows = {
         "forward": _whole_tiles(shape.c * shape.r * shape.s),
         "backward_data": shape.r * shape.s * _whole_tiles(shape.k),
         "backward_filter": 0,
     }
-    return choose_tile(direction, shape, TILES, itemsize, rows[direction])
+    product = product_of(direction, shape)
+    slices = shape.n if direction == "backward_filter" else 1
+    for tile in TILES:
+        plan = product.plan(tile, itemsize, rows[direction])
+        sums = plan.blocks * math.prod(tile.extent(itemsize))
+        is_full = 2 * product.gemm_m * product.gemm_n > sums
+        if is_full and 2 * plan.blocks * plan.phases * slices >= WANTED_BLOCKS:
+            break
+    return plan
 
 
 def _whole_tiles(depth: int) -> int:

@@ -10,7 +10,7 @@ __all__ = [
 ]  # fmt: skip
 
 gemm = TensorGemm("implicit_gemm_bf16", "bfloat16", is_bf16=True)
-source, filter_source = gemm.source, gemm.filter_source
+source = gemm.source
 
 forward = gemm.forward
 backward_data = gemm.backward_data

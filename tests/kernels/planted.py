@@ -65,7 +65,7 @@ _FILES = {
     ("implicit_gemm", "source"): "conv2d/implicit_gemm.cu",
     ("implicit_gemm", "filter_source"): "conv2d/implicit_gemm_filter.cu",
     ("implicit_gemm_tf32", "gemm.source"): "conv2d/implicit_gemm_tensor.cu",
-    ("implicit_gemm_bf16", "gemm.filter_source"): "conv2d/implicit_gemm_tensor_filter.cu",
+    ("implicit_gemm_bf16", "gemm.source"): "conv2d/implicit_gemm_tensor.cu",
     ("max", "source"): "pool2d/max.cu",
     ("avg", "source"): "pool2d/avg.cu",
     ("fused", "source"): "conv2d_relu_pool/fused.cu",
@@ -285,25 +285,24 @@ PLANTS = (
     _plant("no wait for the copies", "implicit_gemm_tf32", "copy_wait<STAGES - 2>();", "",
            source="gemm.source"),
     _plant(
-        "no barrier behind the wait", "implicit_gemm_tf32", "copy_wait<STAGES - 2>(); "
-        "__syncthreads();", "copy_wait<STAGES - 2>();",
-        source="gemm.source",
-    ),
-    _plant(
         "registers of a fragment exchanged", "implicit_gemm_tf32",
-        "a[m][1] = regs.y, a[m][2] = regs.z", "a[m][1] = regs.z, a[m][2] = regs.y",
+        "mma(sums[m][n], a[m], b[0], b[1]);", "mma(sums[m][n], a[m], b[1], b[0]);",
         source="gemm.source",
     ),
     _plant(
         "factors cut off instead of rounded", "implicit_gemm_tf32",
-        "b[half] = to_tf32(stage.b[step * STEP_K + half * 4 + lane % 4][col]);",
-        "b[half] = __float_as_uint(stage.b[step * STEP_K + half * 4 + lane % 4][col]) & ~0x1fffu;",
+        "to_tf32(tile[row][to_col])", "__float_as_uint(tile[row][to_col]) & ~0x1fffu",
         source="gemm.source",
     ),
     _plant(
-        "halves exchanged where read only", "implicit_gemm_bf16",
-        "copy_async(&stage.a[row][swizzled(row, lane)]", "copy_async(&stage.a[row][lane]",
-        source="gemm.filter_source",
+        "vectors exchanged where read only", "implicit_gemm_bf16",
+        "copy_async(&stage.b[line + b * LINES][at_vector]",
+        "copy_async(&stage.b[line + b * LINES][vector]",
+        source="gemm.source",
+    ),
+    _plant(
+        "no carry to the next row of taps", "implicit_gemm_bf16", "i += next.a + more_i;",
+        "i += next.a;", source="gemm.source",
     ),
     # Pooling.
     _plant("ties to the last", "max", "value > best", "value >= best"),

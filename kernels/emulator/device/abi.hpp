@@ -55,7 +55,8 @@ enum class WarpOp : int32_t {
     bit_or,
     bit_xor,
     mma_tf32,  // the value is the address of the lane's Fragments
-    mma_bf16
+    mma_bf16,
+    load_matrices  // ... of its MatrixRows
 };
 
 // A lane's part of d += a b on tensor cores, in the registers that PTX lays it out in.
@@ -63,6 +64,11 @@ struct Fragments {
     float* d;           // 4
     const uint32_t* a;  // 4
     const uint32_t* b;  // 2
+};
+
+// The row that a lane names, and those of which it gets its part, in the order of the tiles.
+struct MatrixRows {
+    const void *own, *of_tile[4];
 };
 
 }  // namespace emulator

@@ -20,6 +20,20 @@ inline uint32_t pack_bf16(float low, float high) {
     return to_bf16(low) | to_bf16(high) << 16;
 }
 
+// The lanes tell each other the rows; each then reads its own parts.
+inline __attribute__((always_inline)) void load_matrices(uint32_t (&tiles)[4], const void* row,
+                                                         const char* file = __builtin_FILE(),
+                                                         int line = __builtin_LINE()) {
+    MatrixRows rows{row, {}};
+    asm volatile("" ::: "memory");
+    emulator_warp(WarpOp::load_matrices, "load_matrices", 0xffffffffu,
+                  reinterpret_cast<uint64_t>(&rows), 0, file, line);
+    asm volatile("" ::: "memory");
+    for (int tile = 0; tile < 4; ++tile) {
+        tiles[tile] = static_cast<const uint32_t*>(rows.of_tile[tile])[emulator_lane() % 4];
+    }
+}
+
 inline void mma(WarpOp op, const char* name, float (&d)[4], const uint32_t (&a)[4],
                 const uint32_t (&b)[2], const char* file, int line) {
     const Fragments mine{d, a, b};

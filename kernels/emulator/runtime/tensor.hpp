@@ -1,4 +1,4 @@
-// The tensor cores' product of a warp.
+// The tensor cores' product of a warp, and the load of its factors.
 #pragma once
 
 #include "failures.hpp"
@@ -7,6 +7,17 @@ inline float as_float(uint32_t bits) {
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+// Hands each lane the rows of which ldmatrix gives it a part.
+inline void exchange_rows(Thread* lanes) {
+    for (int lane = 0; lane < 32; ++lane) {
+        auto* rows = reinterpret_cast<emulator::MatrixRows*>(lanes[lane].value);
+        for (int tile = 0; tile < 4; ++tile) {
+            const Thread& source = lanes[tile * 8 + lane / 4];
+            rows->of_tile[tile] = reinterpret_cast<const emulator::MatrixRows*>(source.value)->own;
+        }
+    }
 }
 
 // d (16x8) += a (16xK) b (Kx8), each lane's registers as PTX lays out mma.m16n8k8 (TF32) and

@@ -35,9 +35,15 @@ inline bool is_mma(emulator::WarpOp op) {
     return op == emulator::WarpOp::mma_tf32 || op == emulator::WarpOp::mma_bf16;
 }
 
+// Whether an operation is one of all 32 lanes, whatever the mask.
+inline bool needs_whole_warp(emulator::WarpOp op) {
+    return is_mma(op) || op == emulator::WarpOp::load_matrices;
+}
+
 inline void exchange(Thread* lanes, uint32_t group) {
     const emulator::WarpOp op = lanes[__builtin_ctz(group)].op;
     if (is_mma(op)) return multiply_fragments(lanes, op == emulator::WarpOp::mma_bf16);
+    if (op == emulator::WarpOp::load_matrices) return exchange_rows(lanes);
     uint32_t ballot = 0;
     bool first = true, same = true;
     uint64_t total = 0;
@@ -101,7 +107,7 @@ inline bool release_warp(Worker& worker, uint32_t index, uint32_t mask) {
              thread.name, base_name(thread.file), thread.line);
         abandon(worker);
     }
-    if (is_mma(first.op) && group != 0xffffffffu) {
+    if (needs_whole_warp(first.op) && group != 0xffffffffu) {
         fail(worker, Ending::divergence, true, "%s at %s:%d needs all 32 lanes but has 0x%08x",
              first.name, base_name(first.file), first.line, group);
         abandon(worker);

@@ -81,6 +81,8 @@ class RawKernel:
         from cupy import cuda
 
         def work(*values: Any) -> None:
+            if shared_mem > self._function.max_dynamic_shared_size_bytes:
+                self._function.max_dynamic_shared_size_bytes = shared_mem
             self._function(grid, block, values, shared_mem=shared_mem)
             if cuda.captured is None:
                 cuda.launched(self._name, self._options)

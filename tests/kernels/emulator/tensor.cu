@@ -32,6 +32,17 @@ extern "C" __global__ void product_bf16(const float* a, const float* b, float* d
     for (int i = 0; i < 4; i++) d[(group + i / 2 * 8) * 8 + 2 * t + i % 2] = sums[i];
 }
 
+// Each lane's parts of four tiles of 8 rows of 16 bytes.
+extern "C" __global__ void matrices(const unsigned char* x, unsigned* parts, int lanes) {
+    __shared__ __align__(16) unsigned char tiles[32 * 16];
+    if (threadIdx.x >= lanes) return;
+    for (int i = 0; i < 16; i++) tiles[threadIdx.x * 16 + i] = x[threadIdx.x * 16 + i];
+    __syncwarp();
+    unsigned mine[4];
+    load_matrices(mine, tiles + threadIdx.x * 16);
+    for (int tile = 0; tile < 4; tile++) parts[threadIdx.x * 4 + tile] = mine[tile];
+}
+
 extern "C" __global__ void rounded(const float* x, unsigned* tf32, unsigned* bf16) {
     tf32[threadIdx.x] = to_tf32(x[threadIdx.x]);
     bf16[threadIdx.x] = pack_bf16(x[threadIdx.x], 1.0f);

@@ -67,6 +67,33 @@ def test_an_mma_needs_the_whole_warp(tensor):
         tensor.get_function("too_few_lanes")((1,), (32,), (np.zeros(32, np.float32),))
 
 
+def test_matrices_are_handed_out_by_rows(tensor, any_order):
+    x = np.random.default_rng(5).integers(0, 256, (4, 8, 16), np.uint8)
+    parts = np.zeros((32, 4), np.uint32)
+    tensor.get_function("matrices")((1,), (32,), (x, parts, np.int32(32)))
+    # Lane 4 g + t has of every tile the 16-bit numbers 2 t and 2 t + 1 of row g.
+    numbers = x.view(np.uint16).reshape(4, 8, 4, 2)
+    want = numbers.transpose(1, 2, 0, 3).reshape(32, 4, 2)
+    np.testing.assert_array_equal(parts.view(np.uint16).reshape(32, 4, 2), want)
+
+
+def test_matrices_need_the_whole_warp(tensor):
+    x, parts = np.zeros((4, 8, 16), np.uint8), np.zeros((32, 4), np.uint32)
+    with pytest.raises(emulator.BarrierDivergence, match=r"load_matrices at tensor.cu:.* 0x0000ff"):
+        tensor.get_function("matrices")((1,), (32,), (x, parts, np.int32(16)))
+
+
+def test_the_xray_counts_a_pass_over_the_banks_for_a_tile():
+    x, parts = np.zeros((4, 8, 16), np.uint8), np.zeros((32, 4), np.uint32)
+    recording = xray.record(
+        SOURCE, (1,), (32,), (x, parts, np.int32(32)), kernel="matrices", outputs=[parts],
+        include_dirs=[ROOT],
+    )  # fmt: skip
+    assert recording.findings == ()
+    (reads,) = (a for a in recording.accesses if a.array == "tiles" and a.operation == "read")
+    assert (reads.width, reads.requests, reads.wavefronts) == (4, 4, 4)
+
+
 def test_copies_are_there_after_the_wait_for_them(tensor, any_order):
     x = np.arange(64, dtype=np.float32)
     seen = np.zeros((3, 3, 32), np.float32)
