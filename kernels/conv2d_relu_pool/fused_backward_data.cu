@@ -2,27 +2,17 @@
 // dy and argmax (N,K,pooled P,pooled Q), w (K,C,R,S), dx (N,C,H,W)
 // A thread owns STRIP windows side by side of one channel of one image, and in registers all of dx
 // that these see: SEEN_H x SEEN_W sums. Threads of a warp differ in image and row alone.
-// Against conv2d's gradient: a window adds one filter, laid at its winner's place among zeros, not
-// POOL_R x POOL_S of them. All lanes of a warp read one of the same few such patches, 16 bytes at a
-// time, without a bank conflict. What neighbouring threads see of each other's windows is added in
-// shared memory, some rows at a time and in one order: no atomics. Limits: as for fused.cu; a
-// gradient that is no number spoils the zeros around its filter, too.
+// Against conv2d's gradient: nothing of dy is stored unpooled, and dx is summed in registers, where
+// a window lays the filter at each of its places, of which all but the winner's have a gradient of
+// zero. That is all of the products, but a filter's tap is read once for STRIP windows. What
+// neighbouring threads see of each other's windows is added in shared memory, some rows at a time
+// and in one order: no atomics. Limits: as for fused.cu; a weight that is not finite spoils all
+// that its windows see.
 #include "conv2d_relu_pool/fused.cuh"
 
-// A patch is what a window sees of one channel: the filter among zeros. 16 bytes are read at a
-// time, and an odd number of them puts the patches on different banks.
-constexpr int VECTOR = 16 / sizeof(scalar);
-constexpr int PATCH_W =
-    (layer.pool_s - 1) * layer.conv.stride_w + (S - 1) * layer.conv.dilation_w + 1;
-constexpr int VECTORS = (SEEN_H * PATCH_W + VECTOR - 1) / VECTOR;
-constexpr int PATCH = (VECTORS + 1 - VECTORS % 2) * VECTOR;
-constexpr int PATCHES = WINDOW + 1;  // one for each place of a winner, and zeros for a closed ReLU
-struct alignas(16) Vector {
-    scalar at[VECTOR];
-};
 struct alignas(2 * sizeof(scalar)) Entry {
     scalar gradient;
-    int patch;
+    int place;  // of the winner; any other where the ReLU is closed
 };
 
 constexpr int COLS = STRIPS * STRIP, WINDOWS = ROWS * COLS;
@@ -32,29 +22,12 @@ constexpr int CHANNEL_LANES = (OWNERS + 31) / 32 * 32;
 constexpr int THREADS = CHANNELS * CHANNEL_LANES;
 static_assert(THREADS <= 1024, "CUDA's limit of threads a block");
 
-// A thread writes one row of a patch.
-__device__ __forceinline__ void load_patches(scalar* patches, const scalar* __restrict__ w, int k0,
+__device__ __forceinline__ void load_filters(scalar* filters, const scalar* __restrict__ w, int k0,
                                              int c0) {
-    for (int i = threadIdx.x; i < FILTERS * CHANNELS * PATCHES * SEEN_H; i += THREADS) {
-        const Index4 at = unflatten(i, CHANNELS, PATCHES, SEEN_H);  // filter, channel, place, row
-        const int k = k0 + at.a, c = c0 + at.b;
-        const int reach_h = at.d - at.c / layer.pool_s * layer.conv.stride_h;
-        const int first_w = at.c % layer.pool_s * layer.conv.stride_w;
-        const int r = reach_h / layer.conv.dilation_h;
-        const bool in_w = k < layer.conv.k && c < layer.conv.c && at.c < WINDOW && reach_h >= 0 &&
-                          reach_h % layer.conv.dilation_h == 0 && r < R;
-        scalar* const to = patches + i / SEEN_H * PATCH + at.d * PATCH_W;
-        scalar row[PATCH_W];
-#pragma unroll
-        for (int j = 0; j < PATCH_W; j++) {
-            const int reach_w = j - first_w, s = reach_w / layer.conv.dilation_w;
-            const bool is_tap = reach_w >= 0 && reach_w % layer.conv.dilation_w == 0 && s < S;
-            row[j] = in_w && is_tap ? w[w_offset(layer.conv, k, c, r, s)] : scalar(0);
-        }
-        store_run(to, row);
-        if (at.d == SEEN_H - 1) {  // the last 16 bytes may have more room
-            for (int j = PATCH_W; j < VECTORS * VECTOR - at.d * PATCH_W; j++) to[j] = 0;
-        }
+    for (int i = threadIdx.x; i < FILTERS * CHANNELS * R * S; i += THREADS) {
+        const int k = k0 + i / (CHANNELS * R * S), in_filter = i % (CHANNELS * R * S);
+        const bool in_w = k < layer.conv.k && c0 + in_filter / (R * S) < layer.conv.c;
+        filters[i] = in_w ? w[w_offset(layer.conv, k, c0, 0, 0) + in_filter] : scalar(0);
     }
 }
 
@@ -67,9 +40,7 @@ __device__ __forceinline__ void load_entries(Entry* entries, const scalar* __res
         const int from = y_offset(layer, n0 + image, k, in_image % WINDOWS / COLS, col);
         const bool in_y = n0 + image < n && k < layer.conv.k && col < layer.pooled_q;
         const int place = in_y ? argmax[from] : CLOSED;
-        const bool is_open = place < WINDOW;
-        entries[image * ENTRIES + in_image] =
-            Entry{is_open ? dy[from] : scalar(0), (is_open ? place : WINDOW) * PATCH};
+        entries[image * ENTRIES + in_image] = Entry{place < WINDOW ? dy[from] : scalar(0), place};
     }
 }
 
@@ -78,9 +49,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                                          const unsigned char* __restrict__ argmax,
                                          const scalar* __restrict__ w, scalar* __restrict__ dx,
                                          const BlockShape shape) {
-    extern __shared__ Vector shared[];
-    scalar* const patches = reinterpret_cast<scalar*>(shared);
-    Entry* const entries = reinterpret_cast<Entry*>(patches + FILTERS * CHANNELS * PATCHES * PATCH);
+    extern __shared__ Entry entries[];
+    scalar* const filters = reinterpret_cast<scalar*>(entries + IMAGES * ENTRIES);
 
     constexpr int channel_tiles = (layer.conv.c + CHANNELS - 1) / CHANNELS;
     const int n0 = blockIdx.x / channel_tiles * IMAGES, c0 = blockIdx.x % channel_tiles * CHANNELS;
@@ -91,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
     scalar sums[SEEN_H][SEEN_W] = {};
     for (int k0 = 0; k0 < layer.conv.k; k0 += FILTERS) {
-        load_patches(patches, w, k0, c0);
+        load_filters(filters, w, k0, c0);
         load_entries(entries, dy, argmax, n0, n, k0);
         __syncthreads();  // a thread reads what its neighbours loaded
 
@@ -100,21 +70,28 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             for (int k = 0; k < FILTERS; k++) {
                 const Entry* const mine =
                     entries + own.a * ENTRIES + k * WINDOWS + own.b * COLS + own.c * STRIP;
-                const scalar* const filter = patches + (k * CHANNELS + c) * PATCHES * PATCH;
+                const scalar* const taps = filters + (k * CHANNELS + c) * R * S;
+                scalar gradients[STRIP][WINDOW];
 #pragma unroll
                 for (int j = 0; j < STRIP; j++) {
                     const Entry entry = mine[j];
-                    const Vector* const patch =
-                        reinterpret_cast<const Vector*>(filter + entry.patch);
-                    const int left = j * layer.pool_s * layer.conv.stride_w;
 #pragma unroll
-                    for (int v = 0; v < VECTORS; v++) {
-                        const Vector taps = patch[v];
+                    for (int place = 0; place < WINDOW; place++) {
+                        gradients[j][place] = entry.place == place ? entry.gradient : scalar(0);
+                    }
+                }
 #pragma unroll
-                        for (int i = v * VECTOR; i < min((v + 1) * VECTOR, SEEN_H * PATCH_W); i++) {
-                            sums[i / PATCH_W][left + i % PATCH_W] +=
-                                entry.gradient * taps.at[i % VECTOR];
-                        }
+                for (int tap = 0; tap < R * S; tap++) {
+                    const scalar weight = taps[tap];
+                    const int down = tap / S * layer.conv.dilation_h;
+                    const int right = tap % S * layer.conv.dilation_w;
+#pragma unroll
+                    for (int i = 0; i < STRIP * WINDOW; i++) {
+                        const int window = i / WINDOW, place = i % WINDOW;
+                        const int row = place / layer.pool_s * layer.conv.stride_h + down;
+                        const int output = window * layer.pool_s + place % layer.pool_s;
+                        sums[row][output * layer.conv.stride_w + right] +=
+                            gradients[window][place] * weight;
                     }
                 }
             }
@@ -123,7 +100,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 
     // Add up what threads share. Threads of a block write different parts in each round.
-    scalar* const tile = patches;
+    scalar* const tile = reinterpret_cast<scalar*>(entries);
     for (int i = threadIdx.x; i < IMAGES * IMAGE; i += THREADS) tile[i] = 0;
     __syncthreads();  // a part may be another thread's first
     constexpr int part_w = STRIPS == 1 ? SEEN_W : STEP_W;

@@ -238,21 +238,38 @@ def _backward_filter(shape: BlockShape, itemsize: int) -> Plan | None:
 
 
 def _backward_data(shape: BlockShape, itemsize: int) -> Plan | None:
-    most, most_sums = MOST_THREADS["backward_data"], MOST_SUMS["backward_data"] // itemsize
+    most_sums = MOST_SUMS["backward_data"] // itemsize
+    products = shape.pool_r * shape.pool_s * shape.r * shape.s
     strips = next(
         (
             n
             for n in range(1, shape.pooled_q + 1)
             if math.prod(Tile(shape, 1, n, 1).seen) <= most_sums
+            and ceil_div(shape.pooled_q, n) * products <= MOST_UNROLLED
         ),
         0,
     )
     an_image = shape.pooled_p * strips
-    if not 0 < an_image <= most:
+    if not 0 < an_image <= MOST_THREADS["backward_data"]:
         return None
-    # Images that fill a channel's warps; then as many channels as leave blocks enough.
-    images = min(range(1, 9), key=lambda n: (_whole_warps(n * an_image) / n, n))
-    groups, lanes = ceil_div(shape.n, images), _whole_warps(images * an_image)
+    # Images that fill a channel's warps, and whose sums are added without a bank conflict.
+    choices = sorted(range(1, 9), key=lambda n: (_whole_warps(n * an_image) / n, -n))
+    plans = []
+    for images in choices:
+        plan, is_free = _backward_data_of(shape, itemsize, strips, images)
+        if is_free:
+            return plan
+        plans.append(plan)
+    return plans[0]
+
+
+def _backward_data_of(
+    shape: BlockShape, itemsize: int, strips: int, images: int
+) -> tuple[Plan | None, bool]:
+    """Return the plan for so many images a block, and whether no adds meet on a bank."""
+    most, lanes = MOST_THREADS["backward_data"], _whole_warps(images * shape.pooled_p * strips)
+    # As many channels as leave blocks enough.
+    groups = ceil_div(shape.n, images)
     channels = next(
         n
         for n in range(min(max(most // lanes, 1), shape.c), 0, -1)
@@ -260,23 +277,23 @@ def _backward_data(shape: BlockShape, itemsize: int) -> Plan | None:
     )
     tile, filters = Tile(shape, shape.pooled_p, strips, channels), shape.k
     tile = tile.with_pitch(tile.extent[1])
-    one_window = Tile(shape, 1, shape.pooled_q, 1)
-    vectors = ceil_div(math.prod(one_window.seen) * itemsize, 16) | 1
-    patches = (shape.pool_r * shape.pool_s + 1) * vectors * 16 // itemsize
     windows = tile.rows * strips * tile.strip
 
     def room(tile: Tile, entries_pad: int = 0) -> int:
         entries = images * (filters * windows + entries_pad) * 2
-        return max(filters * channels * patches + entries, images * tile.image) * itemsize
+        taps = filters * channels * shape.r * shape.s
+        return max(entries + taps, images * tile.image) * itemsize
 
     while room(tile) > ROOM and filters > 1:
         filters = ceil_div(filters, 2)
     if room(tile) > ROOM:
-        return None
+        return None, False
     owners, step_w = _places(images, tile.rows, strips), tile.step[1]
 
-    def adds_freely(tile: Tile) -> bool:
-        adds = [n * tile.image + row * tile.group + s * step_w for n, row, s in owners]
+    def adds_freely(tile: Tile, images: int = images) -> bool:
+        adds = [
+            n * tile.image + row * tile.group + s * step_w for n, row, s in owners if n < images
+        ]
         return room(tile) <= ROOM and _is_free(adds, 1, itemsize)
 
     def reads_freely(pad: int) -> bool:
@@ -284,17 +301,17 @@ def _backward_data(shape: BlockShape, itemsize: int) -> Plan | None:
         reads = [n * an_image + (row * strips + s) * tile.strip for n, row, s in owners]
         return room(tile, pad) <= ROOM and _is_free([2 * at for at in reads], 2, itemsize)
 
-    tile = _first(
-        (
-            tile.with_pitch(tile.pitch + more, image_pad=pad)
-            for more, pad in _places(17, 33 if images > 1 else 1)
-        ),
-        adds_freely,
-    )
+    # Groups with which one image is free of conflicts; then pads between the images.
+    grouped = [tile._replace(group=tile.group + more) for more in range(33)]
+    alone = [tile for tile in grouped if adds_freely(tile, 1)] or [tile]
+    pads = range(33 if images > 1 else 1)
+    tile = _first((tile._replace(image_pad=pad) for tile in alone for pad in pads), adds_freely)
     entries_pad = _first(range(33), reads_freely)
     defines = tile.defines(itemsize, images, filters) | {"ENTRIES_PAD": entries_pad}
-    tiles = ceil_div(shape.c, channels)
-    return Plan(defines, images, tiles, channels * lanes, room(tile, entries_pad))
+    plan = Plan(
+        defines, images, ceil_div(shape.c, channels), channels * lanes, room(tile, entries_pad)
+    )
+    return plan, adds_freely(tile)
 
 
 _PLANS = {

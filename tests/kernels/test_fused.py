@@ -57,7 +57,7 @@ def test_a_layer_that_does_not_fit_a_block_is_cut(what):
 @emulated
 @pytest.mark.parametrize("direction", ["forward", "backward_data"])
 def test_what_is_read_in_wide_pieces_is_written_before(direction):
-    shape = CUT["filters and channels"]  # its tile is odd, and its patch no multiple of 16 bytes
+    shape = CUT["filters and channels"]  # its tile is odd
     for recording in xray.record_pass(ROW, direction, shape):
         assert recording.findings == ()
 
@@ -148,4 +148,4 @@ def test_the_machine_code(shape, direction, n):
     opcodes = [one.opcode for one in kernel.code.instructions]
     products = [i for i, opcode in enumerate(opcodes) if opcode == "FFMA"]
     share = len(products) / (products[-1] + 1 - products[0])
-    assert share > {"forward": 0.9, "backward_data": 0.7, "backward_filter": 0.2}[direction]
+    assert share > {"forward": 0.9, "backward_data": 0.84, "backward_filter": 0.2}[direction]
