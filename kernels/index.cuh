@@ -16,6 +16,15 @@ __device__ __forceinline__ int grid_index() {
     return blockIdx.x * blockDim.x + threadIdx.x;
 }
 
+// A warp as 4 x 8 lanes that share what they read: lanes 2a and 2a+1 the right factors, lanes 4a+b
+// and 4a+b+2 the left ones. Of loads of 16 bytes the hardware hands out such pairs at once.
+__device__ __forceinline__ int lane_left() {
+    return (threadIdx.x & 1) | (threadIdx.x >> 3 & 2);
+}
+__device__ __forceinline__ int lane_right() {
+    return threadIdx.x >> 1 & 7;
+}
+
 // The input row (column) that output row p reads through filter row r; outside the image it is
 // padding.
 __device__ __forceinline__ int input_row(const Conv2dShape& shape, int p, int r) {

@@ -1,8 +1,7 @@
 // A block's tile of C[m][n] += sum_k A[k][m] B[k][n], from shared memory into registers.
 // WARPS warps beside each other along n; a warp is 4 x 8 lanes, a lane has RUNS_M runs of VECTOR
 // rows and two of VECTOR columns: with RUNS_M 4 that is 16x8 sums in float, 8x4 in double. For one
-// k: six loads of 16 bytes and 128 multiply-adds. With 8x8 the loads' passes over the banks would
-// take as long as the arithmetic on 128 lanes.
+// k: six loads of 16 bytes, 12 passes over the banks, while 128 multiply-adds take 32 clocks.
 #pragma once
 #include "index.cuh"
 
@@ -33,15 +32,14 @@ __device__ __forceinline__ Vector& vector_at(scalar* values) {
     return *reinterpret_cast<Vector*>(values);
 }
 
-// Row (column) i of a thread's sums, counted in the block's tile. The 8 lanes beside each other
-// read 128 bytes in a row of B, so that no two of them meet on a bank.
+// Row (column) i of a thread's sums, counted in the block's tile. The 8 lane_right() read 128 bytes
+// in a row of B, so that no two of them meet on a bank.
 __device__ __forceinline__ int tile_row(int i) {
-    const int lane = threadIdx.x % 32 / LANES_N;
-    return (i / VECTOR * LANES_M + lane) * VECTOR + i % VECTOR;
+    return (i / VECTOR * LANES_M + lane_left()) * VECTOR + i % VECTOR;
 }
 __device__ __forceinline__ int tile_col(int i) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % LANES_N;
-    return ((warp * RUNS_N + i / VECTOR) * LANES_N + lane) * VECTOR + i % VECTOR;
+    const int warp = threadIdx.x / 32;
+    return ((warp * RUNS_N + i / VECTOR) * LANES_N + lane_right()) * VECTOR + i % VECTOR;
 }
 
 __device__ __forceinline__ void multiply(const Tiles& tiles, Sums& sums) {

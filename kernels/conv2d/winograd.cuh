@@ -8,15 +8,8 @@ constexpr int SIDE = 32;                       // a block's products are SIDE x 
 constexpr int THREADS = 256;                   // 8 warps of 2 points each
 constexpr int STEPS = 8 * 4 / sizeof(scalar);  // of the sums in shared memory at a time
 
-// A lane owns LEFT x RIGHT sums of each of its warp's points. Lanes 2a and 2a+1 read the same right
-// factors, lanes 4a+b and 4a+b+2 the same left ones: the hardware hands out such pairs at once.
+// A lane owns LEFT x RIGHT sums of each of its warp's points.
 constexpr int LEFT = 8, RIGHT = 4;
-__device__ __forceinline__ int lane_left() {
-    return (threadIdx.x & 1) | (threadIdx.x >> 3 & 2);
-}
-__device__ __forceinline__ int lane_right() {
-    return threadIdx.x >> 1 & 7;
-}
 // A lane's left rows are LEFT / LANES runs of LANES: run v of all lanes is a round of `exchange`.
 constexpr int ROUNDS = LEFT / LANES, ROUND_ROWS = SIDE / ROUNDS;
 

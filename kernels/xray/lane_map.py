@@ -80,8 +80,11 @@ def _lines(access: Access, warp: Warp) -> list[Row]:
 
 
 def _wavefronts(access: Access, warp: Warp) -> list[Row]:
-    # Of 8 bytes a lane half a warp goes at a time, of 16 a quarter.
+    # Of 8 bytes a lane half a warp goes at a time, of 16 a quarter; of a load twice as many where
+    # lanes are paired (kernels/emulator/runtime/trace_counts.hpp has the source).
     together = 32 // max(access.width // WORD, 1)
+    if access.operation == "read" and together < 32 and _is_paired(warp):
+        together *= 2
     found: list[Row] = []
     for first in range(0, 32, together):
         lanes = range(first, first + together)
@@ -97,6 +100,15 @@ def _wavefronts(access: Access, warp: Warp) -> list[Row]:
             }
             found.append(Row(f"wavefront {len(found) + 1}", *_cells(taken)))
     return found
+
+
+def _is_paired(warp: Warp) -> bool:
+    """Tell whether each lane has the element of lane ^ 1, or each that of lane ^ 2."""
+    at = warp.elements
+    return any(
+        all(at[i] == at[i ^ apart] or None in (at[i], at[i ^ apart]) for i in range(len(at)))
+        for apart in (1, 2)
+    )
 
 
 def _cells(

@@ -162,7 +162,7 @@ inline void Tracer::execute(TraceAccess& access, uint32_t warp, const Group& gro
         access.sectors += cost;
         access.ideal_sectors += (bytes + 31) / 32;
     } else {
-        cost = wavefronts_of(group, distinct);
+        cost = wavefronts_of(group, distinct, access.operation == TraceKind::read);
         access.wavefronts += cost;
         access.ideal_wavefronts += (bytes + 127) / 128;
     }

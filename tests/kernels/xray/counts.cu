@@ -54,6 +54,15 @@ KERNEL shared_vectors(float* y) {
     y[threadIdx.x] = fours[0].x + twos[threadIdx.x].y;  // MARK read
 }
 
+KERNEL paired_vectors(const int* at, int lanes, float* y) {
+    __shared__ float4 fours[128];
+    for (int i = threadIdx.x; i < 128; i += 32) fours[i] = make_float4(1, 2, 3, 4);
+    __syncthreads();
+    if (static_cast<int>(threadIdx.x) < lanes) {
+        const float4 four = fours[at[threadIdx.x]];  // MARK read
+        y[threadIdx.x] = four.x + four.y + four.z + four.w;
+    }
+}
 KERNEL half_of_the_lanes(float* y) {
     if (threadIdx.x % 2) {   // MARK if
         y[threadIdx.x] = 1;  // MARK odd

@@ -136,6 +136,24 @@ def test_shared_vectors():
     assert access(recording, "read", "read", "fours").wavefronts == 1
 
 
+@pytest.mark.parametrize(
+    ("at", "lanes", "wavefronts"),
+    [
+        ([0] * 32, 32, 2),
+        ([i // 2 for i in range(32)], 32, 2),
+        ([i // 4 * 2 + i % 2 for i in range(32)], 32, 2),
+        ([i // 2 * 8 % 128 for i in range(32)], 32, 16),  # in pairs, but on one bank
+        ([i % 8 for i in range(32)], 32, 4),  # shared, but not by pairs
+        ([i // 2 for i in range(32)], 31, 2),  # the last has no other half
+        (range(32), 32, 4),
+    ],
+)
+def test_vectors_of_paired_lanes(at, lanes, wavefronts):
+    recording = run("paired_vectors", np.array(at, np.int32), np.int32(lanes), floats(32))
+    read = access(recording, "read", "read", "fours")
+    assert (read.width, read.requests, read.wavefronts) == (16, 1, wavefronts)
+
+
 def lanes(recording, mark, operation="write"):
     one = access(recording, mark, operation)
     return one.requests, one.lanes

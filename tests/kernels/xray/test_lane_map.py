@@ -48,6 +48,12 @@ def test_a_row_is_128_bytes_and_says_which_elements():
         (range(0, 64, 2), 8, 2),  # float2: half a warp at a time
         (range(0, 128, 4), 16, 4),  # float4: a quarter
         ([0, 32, 0, 32], 4, 2),
+        ([8] * 32, 16, 2),  # float4 for all: of paired lanes half a warp at a time
+        ([8] * 32, 8, 1),
+        ([i // 2 * 4 for i in range(32)], 16, 2),  # neighbours in pairs
+        ([(i // 4 * 2 + i % 2) * 4 for i in range(32)], 16, 2),  # every second lane in pairs
+        ([i // 16 * 64 + i // 2 % 8 * 32 for i in range(32)], 16, 16),  # in pairs, but on one bank
+        ([i % 8 * 4 for i in range(32)], 16, 4),  # shared, but not by pairs
     ],
 )
 def test_wavefronts_of_a_request(elements, width, expected):
