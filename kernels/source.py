@@ -164,10 +164,10 @@ def _launch(
     args: tuple[Any, ...],
     shared_mem: int = 0,
 ) -> None:
-    # A shape goes as the struct of shape.cuh, an absent array as a null pointer.
     # More than 48 KiB of dynamic shared memory is an attribute of the function first.
     if shared_mem > DEFAULT_SHARED and shared_mem > function.max_dynamic_shared_size_bytes:
         function.max_dynamic_shared_size_bytes = shared_mem
+    # A shape goes as the struct of shape.cuh, an absent array as a null pointer.
     values = tuple(null if arg is None else getattr(arg, "struct", arg) for arg in args)
     function(grid, block, values, shared_mem=shared_mem)
 

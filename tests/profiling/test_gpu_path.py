@@ -64,6 +64,23 @@ def test_the_double_is_strict():
     run("-c", STRICT)
 
 
+MUCH_SHARED = """
+import cupy, numpy as np, kernels
+from kernels.source import recorded_launches
+rng = np.random.default_rng(0)
+x, w = (rng.standard_normal(dims, dtype=np.float32) for dims in ((6, 5, 57, 55), (70, 5, 3, 3)))
+with recorded_launches() as launches:
+    kernels.conv2d(x, w, kernel="implicit_gemm_bf16")
+assert max(launch.shared_bytes for launch in launches) > 48 << 10
+y = kernels.conv2d(cupy.asarray(x), cupy.asarray(w), kernel="implicit_gemm_bf16")
+np.testing.assert_array_equal(y.get(), kernels.conv2d(x, w, kernel="implicit_gemm_bf16"))
+"""
+
+
+def test_a_kernel_that_takes_much_shared_memory_asks_for_it_first():
+    run("-c", MUCH_SHARED)
+
+
 CAPTURE = """
 import cupy, numpy as np
 x = cupy.asarray(np.arange(4, dtype=np.float32))
