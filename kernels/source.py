@@ -19,7 +19,7 @@ import numpy as np
 from kernels import emulator, observe, place, ranges
 
 ROOT = Path(__file__).parent
-DEFAULT_SHARED = 48 << 10  # dynamic shared memory that a launch may ask for unasked
+DEFAULT_SHARED = 48 << 10  # bytes of dynamic shared memory that every launch may have
 SCALARS = {"float32": "float", "float64": "double"}
 
 NULL = np.uintp(0)  # CuPy takes no None for a pointer

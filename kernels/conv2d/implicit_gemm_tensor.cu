@@ -93,7 +93,8 @@ struct Terms {
 
 // A product's sides, and where its sums go: `plane` apart for each row, from a column's place.
 struct Sides {
-    const unsigned* __restrict__ left, * __restrict__ right;
+    const unsigned* __restrict__ left;
+    const unsigned* __restrict__ right;
     int rows, row_pitch;  // of the left side, the latter in vectors
     Planes image;         // a pixel of the right side has all its planes
     float* __restrict__ output;
@@ -140,7 +141,8 @@ __device__ __forceinline__ void packed_product(const Sides& sides, const Terms& 
     const uint4* left = reinterpret_cast<const uint4*>(sides.left);
     const uint4* right = reinterpret_cast<const uint4*>(sides.right);
 
-    // A thread copies the same vector of several rows and columns.
+    // A thread copies the same vector of several rows and columns. They come by way of L1: the taps
+    // beside each other read many of the same pixels.
     const int line = threadIdx.x / ROW, vector = threadIdx.x % ROW;
     const int at_vector = swizzled(line, vector);
     Column columns[TILE_N / LINES];
@@ -231,7 +233,7 @@ __device__ __forceinline__ void gathered_product(const unsigned* __restrict__ le
                                                  int row_pitch, const Terms& terms, int block) {
     const int plane = gather.to.rows * gather.to.cols;
     const bool in_pairs = gather.is_dense() && plane % 2 == 0 && (size_t)output % 8 == 0;
-    gather.from.count = 1;
+    gather.from.count = 1;  // offsets count pixels
     // A phase may have fewer columns than the largest.
     const bool is_there = block / ceil_div(gather.to.count, TILE_M) * TILE_N < gather.columns();
     packed_product({left, right, gather.to.count, row_pitch, gather.from, output, plane, in_pairs},

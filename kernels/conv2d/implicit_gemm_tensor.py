@@ -134,9 +134,9 @@ class TensorGemm:
         taps = shape.r * shape.s
         self._pack(w, left, plan, shape.k, shape.c, taps, shape.c * taps, taps)
         for images, part in _images(shape, sizes.images):
-            planes = shape.h * shape.w
+            plane = shape.h * shape.w
             self._pack(
-                x[images], right, plan, part.n, shape.c, planes, shape.c * planes, planes
+                x[images], right, plan, part.n, shape.c, plane, shape.c * plane, plane
             )  # fmt: skip
             args = (left, right, b, y[images], part)
             self._launch("forward", x, plan, plan.blocks, args)
@@ -151,9 +151,9 @@ class TensorGemm:
         taps = shape.r * shape.s
         self._pack(w, left, plan, shape.c, shape.k, taps, taps, shape.c * taps)
         for images, part in _images(shape, sizes.images):
-            planes = shape.p * shape.q
+            plane = shape.p * shape.q
             self._pack(
-                dy[images], right, plan, part.n, shape.k, planes, shape.k * planes, planes
+                dy[images], right, plan, part.n, shape.k, plane, shape.k * plane, plane
             )  # fmt: skip
             args = (left, right, dx[images], part, np.int32(plan.blocks))
             self._launch("backward_data", dy, plan, plan.blocks * plan.phases, args)
@@ -179,16 +179,7 @@ class TensorGemm:
     def workspace_bytes(self, direction: str, shape: Conv2dShape, itemsize: int, limit: int) -> int:
         """Return the bytes of workspace a pass wants: its factors, and the slices of dw.
 
-        Parameters
-        ----------
-        direction
-            ``"forward"``, ``"backward_data"``, ``"backward_filter"`` or ``"backward_bias"``.
-        shape
-            The convolution's.
-        itemsize
-            Bytes an element.
-        limit
-            Bytes the caller allows.
+        The parameters are those of `implicit_gemm.workspace_bytes`.
 
         Raises
         ------
@@ -218,7 +209,7 @@ class TensorGemm:
             filters, what = others * shape.r * shape.s * a_pixel, "rounded filters and one image"
             partial = 0
         if limit < partial + right + left:
-            partial = 0
+            partial = 0  # one slice, which is dw itself: the images come first
         steps = ceil_div(shape.n, step)
         fit = min(
             (limit - partial - filters) // (right + left), checks.INDEX_LIMIT // max(right, left)

@@ -63,7 +63,7 @@ _EMPTY_HEADERS = (
 
 @functools.cache
 def _own_files() -> bytes:
-    own = hashlib.sha256(str(HERE).encode())  # line tables name it
+    own = hashlib.sha256(str(HERE).encode())  # the line tables of what is built name it
     for path in sorted([*HERE.rglob("*.hpp"), *HERE.glob("runtime/*.cpp"), *HERE.glob("*.py")]):
         own.update(path.read_bytes())
     return own.digest()
