@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels import cases, table
+from kernels.training import nesterov_sgd
+from kernels.training.gradient_pieces import GradientPieces, Piece
 from lenet import classic
 from lenet.device import CPU, Device
 from lenet.errors import OptionError
@@ -24,6 +26,14 @@ from lenet.layers import (
     MaxPool2d,
     ReLU,
     Tanh,
+)
+from lenet.learning_layers import (
+    Figures,
+    LearningLayer,
+    LearningStack,
+    SideStream,
+    SlicedBlock,
+    at_once,
 )
 from lenet.timing import Phase, Stopwatch
 
@@ -79,9 +89,10 @@ def lenet5(classes: int, choice: Choice, activation: str = "relu") -> list[Layer
     pool = POOLS[choice.pool_operation]
     act = ACTIVATIONS[activation]
     if choice.block != NO_BLOCK:
+        block = SlicedBlock if choice.block == "fused" else ConvBlock
         blocks = (
-            ConvBlock("conv1", 1, 6, 5, padding=2, kernel=choice.block, first=True),  # 6 x 14 x 14
-            ConvBlock("conv2", 6, 16, 5, kernel=choice.block),  # 16 x 5 x 5
+            block("conv1", 1, 6, 5, padding=2, kernel=choice.block, first=True),  # 6 x 14 x 14
+            block("conv2", 6, 16, 5, kernel=choice.block),  # 16 x 5 x 5
         )
         features: list[Layer] = [ConvBlockPair(*blocks)] if choice.block == "cpu" else [*blocks]
     else:
@@ -102,6 +113,8 @@ def lenet5(classes: int, choice: Choice, activation: str = "relu") -> list[Layer
     ]
     if choice.block == "cpu":
         classifier = [LinearStack(*classifier)]
+    elif choice.block == "fused":
+        classifier = [LearningStack(*classifier)]
     return [*features, Flatten("flatten"), *classifier]  # flat: 400
 
 
@@ -159,6 +172,16 @@ class Model:
             shape = layer.shapes[name]
             setattr(layer, name, self.weights[where].reshape(shape))
             setattr(layer, "d" + name, self.gradient[where].reshape(shape))
+        self._learning = [layer for layer in layers if isinstance(layer, LearningLayer)]
+        self._pieces: dict[int, GradientPieces] = {}
+        for layer in self._learning:
+            begin, end, layer.offsets = self._piece(layer)
+            layer.vector, layer.aside = self.weights[begin:end], at_once
+
+    @property
+    def learns(self) -> bool:
+        """Whether the model has `learn`: its last layer ends in the loss."""
+        return isinstance(self.layers[-1], LearningStack)
 
     def forward(self, x: Array, watch: Stopwatch | None = None) -> Array:
         """Return the logits, (N, classes), of the images `x`, (N, 1, 28, 28)."""
@@ -174,6 +197,76 @@ class Model:
         for layer in reversed(self.layers):
             with watch.phase(Phase(layer.name, layer.kind, "backward")):
                 dy = layer.backward(dy)
+
+    def learn(
+        self,
+        x: Array,
+        target: Array,
+        figures: Figures,
+        count: float,
+        watch: Stopwatch | None = None,
+        side: SideStream | None = None,
+    ) -> GradientPieces:
+        """Do forward, loss and backward in few launches.
+
+        Parameters
+        ----------
+        x, target
+            Images, (N, 1, 28, 28), and labels, int64, (N,); N at least 1.
+        figures
+            Where the mean loss and the hits go.
+        count
+            The gradient is that of the loss's sum over the images divided by `count`.
+        watch
+            As for `forward`.
+        side
+            While a CUDA graph is recorded: the stream for what nothing waits for.
+
+        Returns
+        -------
+        GradientPieces
+            The gradient, in slices of the batch that are still to be added up: by the optimiser's
+            step, or `sum_pieces`. The next call for as many images writes over them.
+        """
+        watch = watch or Stopwatch(self.device)
+        *body, stack = self.layers
+        assert isinstance(stack, LearningStack)
+        for layer in body:
+            with watch.phase(Phase(layer.name, layer.kind, "forward")):
+                x = layer.forward(x)
+        stack.rows = len(x)
+        pieces = self._slice(len(x))
+        try:
+            for layer, partial in zip(self._learning, pieces.slices, strict=True):
+                layer.partial, layer.aside = partial, side or at_once
+            with watch.phase(Phase(stack.name, stack.kind)):
+                dy = stack.learn(x, target, count, figures)
+            for layer in reversed(body):
+                with watch.phase(Phase(layer.name, layer.kind, "backward")):
+                    dy = layer.backward(dy)
+            if side:
+                side.join()
+        finally:
+            for layer in self._learning:
+                layer.partial, layer.aside = None, at_once
+        return pieces
+
+    def sum_pieces(self, pieces: GradientPieces) -> None:
+        """Write to `gradient` what `learn` returned."""
+        nesterov_sgd.sum_pieces(self.gradient, pieces)
+
+    def _slice(self, images: int) -> GradientPieces:
+        """Return where so many images' gradients go: always the same, for a graph holds it."""
+        if images not in self._pieces:
+            pieces = [Piece(*self._piece(layer)[:2], layer.slices()) for layer in self._learning]
+            self._pieces[images] = GradientPieces(pieces, self.weights)
+        return self._pieces[images]
+
+    def _piece(self, layer: Layer) -> tuple[int, int, tuple[int, ...]]:
+        """Return where a layer's parameters are in the flat vector, and each one's offset there."""
+        places = [where for part, _, where in self._places if part in layer.parts]
+        begin = places[0].start
+        return begin, places[-1].stop, tuple(where.start - begin for where in places)
 
     def tensors(self, vector: Array) -> dict[str, Array]:
         """Return views into a vector like `weights`, by the parameters' names (``"conv1.w"``)."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from kernels import place
 from kernels.training import nesterov_sgd
+from kernels.training.gradient_pieces import GradientPieces
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -68,22 +69,34 @@ class NesterovSGD:
         self.velocity = xp.zeros_like(weights)
         self._rate = xp.empty_like(weights[:1])  # where a GPU's kernel reads a rate given as number
 
-    def step(self, rate: float | Array) -> None:
+    def step(
+        self,
+        rate: float | Array,
+        pieces: GradientPieces | None = None,
+        number: Array | None = None,
+        ticket: Array | None = None,
+    ) -> None:
         """Move the weights by one step; the gradient is used up.
 
         Parameters
         ----------
         rate
-            Learning rate: a number, or an array of one element beside the weights, which is read
-            when the step runs, so that a CUDA graph of it can go on with another.
+            Learning rate: a number, or an array beside the weights, which is read when the step
+            runs, so that a CUDA graph of it can go on with another.
+        pieces
+            Parts of the gradient that lie there in slices; `gradient` has the others.
+        number, ticket
+            As step and ticket for `nesterov_sgd.launch`: which of the rates it is. By default the
+            first.
         """
-        if place.on_gpu(self.weights):
+        if place.on_gpu(self.weights) or pieces is not None:
             if place.array_module(rate) is None:
                 self._rate.fill(rate)
                 rate = self._rate
             nesterov_sgd.launch(
-                self.weights, self.gradient, self.velocity, rate, self.momentum, self.weight_decay
-            )
+                self.weights, self.gradient, self.velocity, rate, self.momentum, self.weight_decay,
+                number, ticket, pieces,
+            )  # fmt: skip
             return
         # Numba takes a while to import.
         from kernels.training.nesterov_sgd_cpu import nesterov_sgd as one_pass

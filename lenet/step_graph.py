@@ -23,9 +23,10 @@ from kernels import observe, ranges
 from kernels.training import batch, shuffle, step_end
 from lenet.device import Device
 from lenet.errors import KernelError, OptionError
+from lenet.learning_layers import SideStream
 from lenet.ranks import ALONE, Ranks
 from lenet.steps import HostSteps, Steps, TrainingSet
-from lenet.trainer import DATA, UPDATE, Trainer
+from lenet.trainer import DATA, UPDATE, Record, Trainer
 
 LOOK = 16  # steps between two events by which the host sees how far the device is
 # A step is timed launch by launch, outside its graph and with a wait at each part: so seldom that
@@ -89,7 +90,11 @@ class DeviceSteps:
         self.order = xp.empty(len(data.images), np.int32)
         self.position = xp.zeros(2, np.int32)  # epoch and step
         self.rates, self.rate = xp.zeros(data.steps, dtype), xp.zeros(1, dtype)
-        self.losses, self.hits = xp.zeros(data.steps), xp.zeros(data.steps)
+        self.losses, self.hits = xp.zeros(data.steps, dtype), xp.zeros(data.steps, np.int32)
+        self.record: Record | None = None
+        if trainer.model.learns and trainer.ranks.size == 1:
+            step, ticket = self.position[1:], xp.zeros(1, np.uint32)
+            self.record = Record(self.losses, self.hits, self.rates, step, ticket)
         # Of one batch of each size that occurs, this rank's part.
         self.batches = {}
         for size in {int(size) for size in data.sizes}:
@@ -139,7 +144,8 @@ class DeviceSteps:
         self.rates[...] = put(rates.astype(self.rates.dtype))
         if self.made < len(rates):
             self.rate[...] = self.rates[self.made : self.made + 1]
-        self.losses[: self.made], self.hits[: self.made] = put(losses), put(hits)
+        self.losses[: self.made] = put(losses.astype(self.losses.dtype))
+        self.hits[: self.made] = put(hits.astype(np.int32))
         shuffle.shuffle(self.order, self.position, self.rates, self.data.seed)
 
     def step(self, number: int) -> None:
@@ -188,8 +194,11 @@ class DeviceSteps:
             self.stream.__exit__(kind, error, trace)
             self.stream = None
 
-    def _launches(self, size: int) -> None:
-        """Make the step that `position` names, with so many images."""
+    def _launches(self, size: int, side: SideStream | None = None) -> None:
+        """Make the step that `position` names, with so many images.
+
+        With a record the last launch is the update; else one more keeps the figures.
+        """
         data, trainer = self.data, self.trainer
         part, x, target = self.batches[size]
         if len(x):
@@ -199,6 +208,9 @@ class DeviceSteps:
                     batch_size=data.batch_size, seed=data.seed, reach=data.augment,
                     background=data.background, distort=data.distort,
                 )  # fmt: skip
+        if self.record:
+            trainer.learn_in_place(x, target, self.record, side)
+            return
         loss, hits = trainer.learn(x, target, self.rate[0], len(x) / size)
         with trainer.watch.phase(UPDATE):
             loss = self.xp.asarray(loss, self.rates.dtype)
@@ -222,7 +234,7 @@ class DeviceSteps:
         self.stream.begin_capture()
         try:
             with self.xp.cuda.using_allocator(self.pool.malloc):
-                self._launches(size)
+                self._launches(size, SideStream(self.xp))
         except BaseException:
             with contextlib.suppress(RuntimeError):  # it may have been called off already
                 self.stream.end_capture()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kernels import place
 from lenet import device as devices
+from kernels.training.gradient_pieces import GradientPieces
 from lenet.errors import KernelError
+from lenet.learning_layers import Figures, SideStream, figures_for_one
 from lenet.loss import softmax_cross_entropy, softmax_cross_entropy_and_hits
 from lenet.model import Model, build_model, choose_kernels
 from lenet.optim import NesterovSGD, one_cycle
@@ -26,6 +28,26 @@ DATA = Phase("data", "data")
 LOSS = Phase("loss", "loss")
 COMMUNICATION = Phase("communication", "communication")
 UPDATE = Phase("update", "update")
+
+
+class Record(NamedTuple):
+    """What the steps of an epoch find and leave on the device.
+
+    Attributes
+    ----------
+    losses, hits, rates
+        (steps,): mean losses and learning rates of the model's dtype, and int32.
+    step
+        int32, (1,): the step's number, to which its update adds 1.
+    ticket
+        uint32, (1,), 0.
+    """
+
+    losses: Array
+    hits: Array
+    rates: Array
+    step: Array
+    ticket: Array
 
 
 class Trainer:
@@ -125,14 +147,43 @@ class Trainer:
         share
             How much of the batch x is, 0 to 1; the other ranks have the rest.
         """
-        watch = self.watch
-        loss, hits = self._differentiate(x, target, share) if len(x) else self._nothing()
+        watch, pieces = self.watch, None
+        if not len(x):
+            loss, hits = self._nothing()
+        elif self.model.learns:
+            figures = figures_for_one(self.model.weights)
+            pieces = self.model.learn(x, target, figures, len(x) / share, watch)
+            (loss,), (hits,) = figures[:2]
+        else:
+            loss, hits = self._differentiate(x, target, share)
         if self.ranks.size > 1:
             with watch.phase(COMMUNICATION):
+                if pieces:
+                    self.model.sum_pieces(pieces)
+                    pieces = None
                 loss, hits = self.ranks.add_up(self.model, loss * share, hits)
         with watch.phase(UPDATE):
-            self.optimizer.step(rate)
+            self.optimizer.step(rate, pieces)
         return loss, hits
+
+    def learn_in_place(
+        self, x: Array, target: Array, record: Record, side: SideStream | None = None
+    ) -> None:
+        """Do what `learn` does, alone and by a model that `learns`; figures and rate stay there.
+
+        Parameters
+        ----------
+        x, target
+            As for `learn`.
+        record
+            Where the step's number and rate are, and its figures go.
+        side
+            As for `Model.learn`.
+        """
+        figures = Figures(record.losses, record.hits, record.step)
+        pieces = self.model.learn(x, target, figures, len(x), self.watch, side)
+        with self.watch.phase(UPDATE):
+            self.optimizer.step(record.rates, pieces, record.step, record.ticket)
 
     def _nothing(self) -> tuple[float, int]:
         """Write the gradient of no images."""

@@ -55,9 +55,30 @@ def backward_filter(
     """Write dw (K,C,R,S) from x (N,C,H,W), dy and argmax; the workspace holds the slices."""
     partial = dw if workspace is None else workspace.view(dw.dtype)
     slices = partial.size // dw.size
-    args = (x, dy, argmax, partial, shape, np.int32(slices))
-    _launch(filter_source, "backward_filter", args, partial.size, slices)
+    _launch_filter(x, dy, argmax, partial.reshape(slices, dw.size), -1, shape)
     _sum_slices(partial, dw, slices)
+
+
+def backward_parameters(
+    x: Any, dy: Any, argmax: Any, partial: Any, bias_at: int, shape: BlockShape
+) -> None:
+    """Write dw and db in slices of the batch, for whoever adds them up, by one launch.
+
+    Parameters
+    ----------
+    x, dy, argmax, shape
+        As for `backward_filter`.
+    partial
+        (slices, length), with as many slices as `parameter_slices` says: of each, dw (K,C,R,S) from
+        the first element on and db (K,) from `bias_at` on; the others stay as they are.
+    """
+    _launch_filter(x, dy, argmax, partial, bias_at, shape)
+
+
+def parameter_slices(shape: BlockShape, itemsize: int) -> int:
+    """Return how many slices `backward_parameters` writes; 0 where the layer is not compiled in."""
+    plan = fused_plan.make("backward_filter", shape, itemsize)
+    return min(ceil_div(fused_plan.WANTED_BLOCKS, plan.tiles), shape.n) if plan else 0
 
 
 def backward_bias(dy: Any, argmax: Any, db: Any, shape: BlockShape, workspace: Any = None) -> None:
@@ -85,19 +106,39 @@ def workspace_bytes(direction: str, shape: BlockShape, itemsize: int, limit: int
     return slices * size * itemsize if slices > 1 else 0
 
 
+def _launch_filter(
+    x: Any, dy: Any, argmax: Any, partial: Any, bias_at: int, shape: BlockShape
+) -> None:  # fmt: skip
+    plan = fused_plan.make("backward_filter", shape, x.dtype.itemsize)
+    slices, pitch = map(np.int32, partial.shape)
+    args = (x, dy, argmax, partial, shape, slices)
+    if plan is None:
+        _launch_general("backward_filter", args, partial.size)
+        return
+    name = "conv2d_relu_pool_fused_backward_filter"
+    kernel = filter_source.kernel(name, like=x, **plan.defines)
+    args = (*args, pitch, np.int32(bias_at))
+    kernel((plan.tiles * int(slices),), (plan.threads,), args, shared_mem=plan.shared_bytes)
+
+
+def _launch_general(direction: str, args: tuple[Any, ...], elements: int) -> None:
+    """Launch a thread an element of the output."""
+    kernel = general_source.kernel(f"conv2d_relu_pool_general_{direction}", like=args[0])
+    kernel((ceil_div(elements, THREADS),), (THREADS,), args)
+
+
 def _launch(
-    compiled: CudaSource, direction: str, args: tuple[Any, ...], elements: int, slices: int = 0
-) -> None:
+    compiled: CudaSource, direction: str, args: tuple[Any, ...], elements: int
+) -> None:  # fmt: skip
     """Launch a pass as its plan says; without one a thread an element of the output."""
     like = args[0]
     shape = next(arg for arg in args if isinstance(arg, BlockShape))
     plan = fused_plan.make(direction, shape, like.dtype.itemsize)
     if plan is None:
-        kernel = general_source.kernel(f"conv2d_relu_pool_general_{direction}", like=like)
-        kernel((ceil_div(elements, THREADS),), (THREADS,), args)
+        _launch_general(direction, args, elements)
         return
     kernel = compiled.kernel(f"conv2d_relu_pool_fused_{direction}", like=like, **plan.defines)
-    blocks = plan.tiles * (slices or ceil_div(shape.n, plan.images))
+    blocks = plan.tiles * ceil_div(shape.n, plan.images)
     kernel((blocks,), (plan.threads,), args, shared_mem=plan.shared_bytes)
 
 

@@ -1,5 +1,7 @@
-// dw[k,c,r,s] = sum over n and the windows with an open ReLU of dy x at the winner's tap (r,s)
-// x (N,C,H,W), dy and argmax (N,K,pooled P,pooled Q), dw (K,C,R,S), partial (slices,K,C,R,S)
+// dw[k,c,r,s] = sum over n and the windows with an open ReLU of dy x at the winner's tap (r,s);
+// db[k] = sum of the same dy
+// x (N,C,H,W), dy and argmax (N,K,pooled P,pooled Q), partial (slices,pitch): dw (K,C,R,S) and, at
+// bias_at unless that is negative, db (K)
 // A thread owns the S taps of one (k,c,r), for every SHARES-th window of every `slices`-th image.
 // Against conv2d's gradient: one convolution output in POOL_R x POOL_S has a gradient, and only
 // those are summed. Where a winner is, is data: each product reads x anew, so shared memory's loads
@@ -42,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                                            const scalar* __restrict__ dy,
                                            const unsigned char* __restrict__ argmax,
                                            scalar* __restrict__ partial, const BlockShape shape,
-                                           const int slices) {
+                                           const int slices, const int pitch, const int bias_at) {
     extern __shared__ Entry entries[];
     scalar* const tile = reinterpret_cast<scalar*>(entries + FILTERS * WINDOWS);
 
@@ -54,7 +56,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int fiber = threadIdx.x % SHARE_LANES % FIBER_LANES, c = fiber / R, r = fiber % R;
     const bool is_owner = k < FILTERS && k0 + k < layer.conv.k && fiber < FIBERS;
 
-    scalar sums[S] = {};
+    scalar sums[S] = {}, bias = 0;
     const scalar* const seen = tile + c * PLANE + r * layer.conv.dilation_h * PITCH;
     for (int n = slice; n < shape.conv.n; n += slices) {
         load_image<THREADS>(tile, x, n, true, c0, -layer.conv.pad_top);
@@ -66,6 +68,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             for (int i = share; i < WINDOWS; i += SHARES) {
                 const Entry entry = entries[k * WINDOWS + i];
                 if (entry.offset < 0) continue;
+                bias += entry.gradient;
 #pragma unroll
                 for (int s = 0; s < S; s++) {
                     sums[s] += entry.gradient * seen[entry.offset + s * layer.conv.dilation_w];
@@ -75,8 +78,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         __syncthreads();  // the next image overwrites what others still read
     }
 
-    // Add up the shares, and store the block's part of dw, a filter's taps side by side.
+    // Add up the shares, and store the block's part of dw, a filter's taps side by side. All fibers
+    // of a filter have its db: the first one's counts.
+    scalar* const biases = tile + SHARES * FILTERS * FIBERS * S;
     if (is_owner) {
+        if (fiber == 0) biases[share * FILTERS + k] = bias;
 #pragma unroll
         for (int s = 0; s < S; s++) {
             tile[(share * FILTERS + k) * FIBERS * S + fiber * S + s] = sums[s];
@@ -91,8 +97,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             scalar sum = 0;
             for (int other = 0; other < SHARES; other++)
                 sum += tile[other * FILTERS * FIBERS * S + i];
-            const int all = layer.conv.k * layer.conv.c * R * S;
-            partial[slice * all + w_offset(layer.conv, filter, c0, 0, 0) + tap] = sum;
+            partial[slice * pitch + w_offset(layer.conv, filter, c0, 0, 0) + tap] = sum;
         }
+    }
+    const bool has_bias = bias_at >= 0 && c0 == 0 && threadIdx.x < FILTERS;
+    if (has_bias && k0 + threadIdx.x < layer.conv.k) {
+        scalar sum = 0;
+        for (int other = 0; other < SHARES; other++) sum += biases[other * FILTERS + threadIdx.x];
+        partial[slice * pitch + bias_at + k0 + threadIdx.x] = sum;
     }
 }

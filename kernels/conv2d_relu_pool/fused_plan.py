@@ -198,7 +198,7 @@ def _backward_filter(shape: BlockShape, itemsize: int) -> Plan | None:
         share_lanes = _whole_warps(filters * fiber_lanes)
         shares = max(MOST_THREADS["forward"] // share_lanes, 1)
         entries = filters * shape.pooled_p * shape.pooled_q * 2
-        sums = shares * filters * fibers * shape.s
+        sums = shares * filters * (fibers * shape.s + 1)
 
         def room(tile: Tile) -> int:
             return (entries + max(tile.image, sums)) * itemsize  # noqa: B023

@@ -7,7 +7,7 @@
 #include "index.cuh"
 
 extern "C" __global__ void end_step(const scalar* __restrict__ loss, const int* __restrict__ right,
-                                    double* __restrict__ losses, double* __restrict__ hits,
+                                    scalar* __restrict__ losses, int* __restrict__ hits,
                                     const scalar* __restrict__ rates, scalar* __restrict__ rate,
                                     int* __restrict__ position, const int steps) {
     const bool only = grid_index() == 0;

@@ -21,7 +21,7 @@ def end_step(
     loss, right
         The step's: one element, and one int32.
     losses, hits
-        float64, (steps,), of the epoch.
+        (steps,), of the epoch: of loss's dtype, and int32.
     rates
         (steps,), of loss's dtype.
     rate

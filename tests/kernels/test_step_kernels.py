@@ -227,7 +227,7 @@ def test_moves_are_uniform_and_new_every_epoch():
 def test_the_end_of_a_step_keeps_its_figures_and_sets_up_the_next(xp):
     rates = xp.asarray(np.array([0.5, 0.25, 0.125], np.float32))
     rate = xp.asarray(np.array([0.5], np.float32))
-    losses, hits = xp.zeros(3), xp.zeros(3)
+    losses, hits = xp.zeros(3, np.float32), xp.zeros(3, np.int32)
     position = xp.asarray(np.array([8, 0], np.int32))
     host = (lambda array: array) if xp is np else (lambda array: array.get())
     for step, follows in enumerate((0.25, 0.125, 0.125)):

@@ -169,6 +169,13 @@ def stopped_at(step, folder, use):
 stopped_at(2, out / "stopped", True)
 stopped_at(1, out / "continued", False)
 
+# The step of few launches: its graph has the parameters' gradients on a branch, which happens as
+# late as it can.
+few = Settings(**{**settings.__dict__, "conv": "auto", "pool": "auto", "block": "fused"})
+assert train(few, out / "few").graph
+train(few, out / "few eager", graph=False)
+launches.clear()
+
 # What a capture refuses.
 gemm = Settings(**{**settings.__dict__, "conv": "im2col_gemm", "epochs": 1})
 fallen_back = train(gemm, out / "gemm")
@@ -213,6 +220,11 @@ def on_double(tmp_path_factory):
 def test_a_graph_has_the_numbers_of_its_launches(on_double):
     folder, _ = on_double
     assert numbers(folder / "graph") == numbers(folder / "eager")
+
+
+def test_a_graph_of_few_launches_has_the_numbers_of_its_launches(on_double):
+    folder, _ = on_double
+    assert numbers(folder / "few") == numbers(folder / "few eager")
 
 
 @pytest.mark.parametrize("name", ["stopped", "continued"])

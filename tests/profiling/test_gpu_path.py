@@ -131,6 +131,33 @@ with stream:
             assert called_off
         else:
             assert not called_off
+# Another stream's work is recorded as a branch, happens as late as it may, and must be waited for.
+aside, log = cupy.cuda.Stream(non_blocking=True), cupy.zeros(4, np.float32)
+def forked(joins):
+    first, last = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
+    stream.begin_capture()
+    x.fill(1)
+    first.record(stream)
+    aside.wait_event(first)
+    with aside:
+        log[...] = x
+        last.record(aside)
+    x.fill(2)
+    if joins:
+        stream.wait_event(last)
+    x.fill(3)
+    return stream.end_capture()
+with stream:
+    graph = forked(True)
+    assert not log.get().any()
+    graph.launch()
+    assert log.get().tolist() == [2] * 4 and x.get().tolist() == [3] * 4
+    try:
+        forked(False)
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        assert "Unjoined" in str(error)
+    else:
+        raise SystemExit("nobody waited for a branch")
 try:
     cupy.cuda.Stream.null.begin_capture()
 except RuntimeError:

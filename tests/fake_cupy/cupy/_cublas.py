@@ -71,7 +71,7 @@ def _gemm(
     if cuda.captured is None:
         run()
     else:
-        cuda.captured.append(run)
+        cuda.captured[cuda.get_current_stream()].append(run)
     return 0
 
 

@@ -54,8 +54,15 @@ class Device:
         refuse_wait()
 
 
-captured: list[Callable[[], None]] | None = None  # while a stream is being captured
+# While a stream is being captured: it and the streams that wait for its events, the first being
+# the one that began, each with its work. Instead of work there may be an event to wait for.
+captured: dict[Stream, list[Any]] | None = None
 _capturing: Stream | None = None
+
+
+def _is_captured(stream: Stream) -> bool:
+    """Tell whether a stream's work is recorded; also where the capture was called off since."""
+    return stream is _capturing or (captured is not None and stream in captured)
 
 
 def run(work: Callable[..., Any], *arrays: Any) -> None:
@@ -63,7 +70,8 @@ def run(work: Callable[..., Any], *arrays: Any) -> None:
 
     A recorded call has the arrays' addresses alone, as a graph on a GPU.
     """
-    if get_current_stream() is not _capturing:
+    stream = get_current_stream()
+    if not _is_captured(stream):
         work(*arrays)
         return
     if captured is None:
@@ -76,7 +84,7 @@ def run(work: Callable[..., Any], *arrays: Any) -> None:
             raise runtime.CUDARuntimeError("cudaErrorIllegalAddress: memory was given back")
         work(*views)
 
-    captured.append(again)
+    captured[stream].append(again)
 
 
 # A test may say how many seconds a launch takes, by the function's name and its options: events
@@ -100,23 +108,36 @@ def refuse_capture(what: str) -> None:
 
 def refuse_wait() -> None:
     """Raise while the current stream is captured, as CuPy does where it would have to wait."""
-    if captured is not None and get_current_stream() is _capturing:
+    if captured is not None and _is_captured(get_current_stream()):
         raise RuntimeError(
             "the current stream is capturing, so synchronous API calls are disallowed"
         )
 
 
 class Graph:
-    """Work that was captured; it happens when the graph is launched, and not before."""
+    """Work that was captured; it happens when the graph is launched, and not before.
 
-    def __init__(self, work: list[Callable[[], None]]) -> None:
+    What one stream does beside another happens as late as their events allow.
+    """
+
+    def __init__(self, work: list[list[Any]]) -> None:
         self._work = work
 
     def launch(self, stream: Stream | None = None) -> None:
         """Do it all."""
         refuse_capture("launching a graph")
-        for step in self._work:
-            step()
+        done = [0] * len(self._work)
+
+        def go_on(branch: int, end: int) -> None:
+            while done[branch] < end:
+                step = self._work[branch][done[branch]]
+                done[branch] += 1
+                if isinstance(step, tuple):
+                    go_on(*step)
+                else:
+                    step()
+
+        go_on(0, len(self._work[0]))
 
     def upload(self, stream: Stream | None = None) -> None:
         """Do nothing."""
@@ -154,13 +175,21 @@ class Stream:
         """Tell whether it is; CUDA refuses to say so of the default stream during a capture."""
         if captured is not None and self is Stream.null:
             raise runtime.CUDARuntimeError("cudaErrorStreamCaptureImplicit")
-        return captured is not None and self is _capturing
+        return captured is not None and _is_captured(self)
 
     def record(self, event: Event | None = None) -> Event:
         """Record an event."""
         event = event or Event()
-        event.record()
+        event.record(self)
         return event
+
+    def wait_event(self, event: Event) -> None:
+        """Wait for what an event's stream had been given before it."""
+        if event.branch is None:
+            return  # it has happened
+        if captured is None or event.branch[0] not in captured:
+            raise runtime.CUDARuntimeError("cudaErrorStreamCaptureIsolation")
+        captured.setdefault(self, []).append(event.branch)
 
     def begin_capture(self, mode: int | None = None) -> None:
         """Record work on this stream from here on instead of doing it."""
@@ -168,16 +197,24 @@ class Stream:
         if self.ptr == 0:
             raise RuntimeError("cannot capture on the default (legacy) stream")
         refuse_capture("a second capture")
-        captured, _capturing = [], self
+        captured, _capturing = {self: []}, self
 
     def end_capture(self) -> Graph:
         """Return what was recorded."""
         global captured, _capturing
         if self is not _capturing:
             raise runtime.CUDARuntimeError("cudaErrorIllegalState: the stream is not capturing")
-        work, captured, _capturing = captured, None, None
-        if work is None:
+        streams, captured, _capturing = captured, None, None
+        if streams is None:
             raise runtime.CUDARuntimeError("cudaErrorStreamCaptureInvalidated: it was called off")
+        number = {stream: i for i, stream in enumerate(streams)}
+        work = [
+            [(number[step[0]], step[1]) if isinstance(step, tuple) else step for step in steps]
+            for steps in streams.values()
+        ]
+        joined = {step for step in work[0] if isinstance(step, tuple)}
+        if any((i, len(steps)) not in joined for i, steps in enumerate(work[1:], 1)):
+            raise runtime.CUDARuntimeError("cudaErrorStreamCaptureUnjoined")
         return Graph(work)
 
 
@@ -188,8 +225,12 @@ _current = [Stream.null]
 class Event:
     """An event of the host's clock."""
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(
+        self, block: bool = False, disable_timing: bool = False, interprocess: bool = False
+    ) -> None:
         self.at: float | None = None
+        self.branch: tuple[Stream, int] | None = None  # of a capture, and its work so far
+        self._timed = not disable_timing
 
     @property
     def done(self) -> bool:
@@ -197,7 +238,11 @@ class Event:
         return True
 
     def record(self, stream: Any = None) -> None:
-        """Keep the time."""
+        """Keep the time, or in a capture the place."""
+        stream = stream or get_current_stream()
+        if captured is not None and stream in captured and not self._timed:
+            self.branch = stream, len(captured[stream])
+            return
         refuse_capture("recording an event of the double")
         self.at = time.perf_counter() if pace is None else _paced
 

@@ -1,0 +1,31 @@
+// Linear layers with ReLU between them, compiled in: their sizes, and where their parameters lie.
+// SIZES are the inputs and every layer's outputs, OFFSETS the places of w (inputs, outputs) and b
+// (outputs) of each layer in one vector.
+#pragma once
+#include "shape.cuh"
+
+__device__ constexpr int size_of(int layer) {
+    constexpr int sizes[] = {SIZES};
+    return sizes[layer];
+}
+__device__ constexpr int weights_at(int layer) {
+    constexpr int offsets[] = {OFFSETS};
+    return offsets[2 * layer];
+}
+__device__ constexpr int biases_at(int layer) {
+    constexpr int offsets[] = {OFFSETS};
+    return offsets[2 * layer + 1];
+}
+__device__ constexpr int count_layers() {
+    constexpr int sizes[] = {SIZES};
+    return int(sizeof(sizes) / sizeof(sizes[0])) - 1;
+}
+constexpr int LAYERS = count_layers();
+
+// An image's outputs of all layers lie one behind the other, those of layer 0 first.
+__device__ constexpr int outputs_at(int layer) {
+    int at = 0;
+    for (int before = 0; before < layer; before++) at += size_of(before + 1);
+    return at;
+}
+constexpr int PITCH = outputs_at(LAYERS);

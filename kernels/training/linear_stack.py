@@ -1,0 +1,186 @@
+"""Linear layers with ReLU between them, ending in softmax cross-entropy, by two launches a step.
+
+`linear_stack.cu` takes images forward through all layers, and with their labels back; the gradients
+of the parameters, which need all images, are `linear_stack_gradient.cu`'s.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kernels import place
+from kernels.source import CudaSource, ceil_div
+from kernels.training.softmax_cross_entropy import Scratch
+
+THREADS = 512
+GRADIENT_THREADS = 128
+GRADIENT_ROWS = 16
+# One block for each multiprocessor of the largest GPU, where the batch has images for it.
+WANTED_BLOCKS = 132
+IMAGES = (2, 4, 8, 16)  # of a block
+MOST_IMAGES = {4: 16, 8: 4}  # by bytes an element: a thread's sums are registers
+SLICE_IMAGES, MOST_SLICES = 64, 8
+TOGETHER = 4
+
+# LeNet's, as `lenet.model` lays them out: what is compiled where nobody asks for other sizes.
+LENET = (400, 120, 84, 10), (0, 48000, 48128, 58240, 58368, 59264)
+
+
+class LinearStack(NamedTuple):
+    """The layers: what is compiled in.
+
+    Attributes
+    ----------
+    sizes
+        Inputs, and the outputs of every layer.
+    offsets
+        Where w (inputs, outputs) and b (outputs,) of every layer begin in the vector of all
+        parameters, elements. Each a multiple of 4.
+    length
+        Elements of that vector.
+    """
+
+    sizes: tuple[int, ...]
+    offsets: tuple[int, ...]
+    length: int
+
+    @property
+    def pitch(self) -> int:
+        """Outputs of all layers, of one image."""
+        return sum(self.sizes[1:])
+
+    @property
+    def defines(self) -> dict[str, int | str]:
+        """The macros of ``linear_stack.cuh``."""
+        return {
+            "SIZES": ",".join(map(str, self.sizes)),
+            "OFFSETS": ",".join(map(str, self.offsets)),
+        }
+
+    def logits(self, outputs: Any) -> Any:
+        """Return the last layer's part of `outputs`, a view."""
+        return outputs[:, self.pitch - self.sizes[-1] :]
+
+    def slices(self, rows: int) -> int:
+        """Return how many slices of so many images `gradient` is to write."""
+        return min(ceil_div(rows, SLICE_IMAGES), MOST_SLICES)
+
+    def images(self, rows: int, itemsize: int) -> int:
+        """Return how many images a block takes."""
+        fitting = [n for n in IMAGES if n <= MOST_IMAGES[itemsize]]
+        return next((n for n in fitting if ceil_div(rows, n) <= WANTED_BLOCKS), fitting[-1])
+
+    def shared_bytes(self, images: int, itemsize: int) -> int:
+        """Return the dynamic shared memory of a block: activations, and sums of its warps."""
+        held = (self.sizes[0] + self.pitch) * images
+        sums = THREADS // 32 * min(images, TOGETHER) * max(self.sizes[1:])
+        return (held + sums) * itemsize
+
+
+_LENET = LinearStack(*LENET, 59328)
+source = CudaSource(
+    "training/linear_stack.cu",
+    [{**_LENET.defines, "IMAGES": images, "SCALAR": "float"} for images in IMAGES]
+    + [{**_LENET.defines, "IMAGES": images, "SCALAR": "double"} for images in IMAGES[:2]],
+    THREADS=THREADS,
+)
+gradient_source = CudaSource(
+    "training/linear_stack_gradient.cu", [_LENET.defines], THREADS=GRADIENT_THREADS
+)
+
+
+def scratch(stack: LinearStack, rows: int, like: Any) -> Scratch:
+    """Allocate the scratch memory of `learn`, beside `like`; further launches may use it again."""
+    xp, blocks = place.array_module(like), ceil_div(rows, stack.images(rows, like.itemsize))
+    return Scratch(xp.empty(blocks, like.dtype), xp.empty(blocks, np.int32), xp.zeros(1, np.uint32))
+
+
+def forward(stack: LinearStack, x: Any, parameters: Any, outputs: Any) -> None:
+    """Write every layer's outputs, after their ReLU.
+
+    Parameters
+    ----------
+    stack
+        The layers.
+    x
+        (N, inputs), float32 or float64, C-contiguous; N at least 1.
+    parameters
+        (length,), aligned to 16 bytes.
+    outputs
+        (N, pitch), written: an image's outputs of all layers, one behind the other.
+    """
+    _launch(stack, "forward", x, (x, parameters, outputs, np.int32(len(x))))
+
+
+def learn(
+    stack: LinearStack,
+    x: Any,
+    labels: Any,
+    parameters: Any,
+    outputs: Any,
+    deltas: Any,
+    dx: Any,
+    losses: Any,
+    hits: Any,
+    scratch: Scratch,
+    *,
+    count: float,
+    step: Any = None,
+) -> None:
+    """Do what `forward` does, compare with the labels, and write the gradients of what lies between.
+
+    Parameters
+    ----------
+    stack, x, parameters, outputs
+        As for `forward`.
+    labels
+        int64, (N,), each from 0 to classes - 1.
+    deltas
+        (N, pitch), written: the loss's gradient with respect to each layer's outputs before their
+        ReLU.
+    dx
+        (N, inputs), written: with respect to x.
+    losses, hits, step
+        As for `softmax_cross_entropy.launch`: the mean over these N images.
+    scratch
+        From `scratch`, for as many images.
+    count
+        The gradient is that of the loss's sum over these images divided by `count`.
+    """
+    rows = np.int32(len(x))
+    args = (x, labels, parameters, outputs, deltas, dx, losses, hits, *scratch, step, rows)
+    _launch(stack, "learn", x, (*args, x.dtype.type(count)))
+
+
+def gradient(
+    stack: LinearStack, x: Any, outputs: Any, deltas: Any, partial: Any
+) -> None:
+    """Write the parameters' gradients, in slices of the batch.
+
+    Parameters
+    ----------
+    stack, x, outputs, deltas
+        As for `learn`, which wrote the latter two.
+    partial
+        (slices, length), written where a parameter is: their sum over the slices is the gradient,
+        laid out as the parameters.
+    """
+    slices, length = partial.shape
+    tiles = sum(
+        ceil_div(inputs, GRADIENT_ROWS) * ceil_div(outs, GRADIENT_THREADS)
+        for inputs, outs in itertools.pairwise(stack.sizes)
+    )
+    kernel = gradient_source.kernel("linear_stack_gradient", like=x, **stack.defines)
+    args = (x, outputs, deltas, partial, *map(np.int32, (len(x), slices, length)))
+    kernel((tiles, slices), (GRADIENT_THREADS,), args)
+
+
+def _launch(stack: LinearStack, function: str, x: Any, args: Sequence[Any]) -> None:
+    images = stack.images(len(x), x.itemsize)
+    kernel = source.kernel(f"linear_stack_{function}", like=x, IMAGES=images, **stack.defines)
+    blocks, nbytes = ceil_div(len(x), images), stack.shared_bytes(images, x.itemsize)
+    kernel((blocks,), (THREADS,), tuple(args), shared_mem=nbytes)

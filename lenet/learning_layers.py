@@ -1,0 +1,200 @@
+"""Layers of a step that is few launches: gradients that stay in slices, and a stack with its loss.
+
+`lenet.model.Model.learn` drives them. Called as plain layers they do what those do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import kernels
+from kernels import place, ranges
+from kernels.conv2d_relu_pool import fused
+from kernels.shapes import BlockShape
+from kernels.training import linear_stack
+from lenet.layers import Array, ConvBlock, Layer, LinearStack
+
+
+class Figures(NamedTuple):
+    """Where a step's mean loss and hits go.
+
+    Attributes
+    ----------
+    losses, hits
+        Of the model's dtype, and int32.
+    step
+        int32, (1,), beside them: at which place, read when the kernel runs. None means the first.
+    """
+
+    losses: Array
+    hits: Array
+    step: Array | None = None
+
+
+class LearningLayer(Layer):
+    """A layer that can leave its gradients in slices of the batch.
+
+    Attributes
+    ----------
+    vector, offsets
+        The layer's parameters in one piece, and where each begins in it.
+    partial
+        (slices, elements), while `Model.learn` makes a step: where ``backward`` leaves the
+        gradients. Else None, and it writes them.
+    aside
+        Calls what nothing before the update waits for.
+    """
+
+    vector: Array
+    offsets: tuple[int, ...]
+    partial: Array | None = None
+    aside: Callable[..., None]
+
+    def slices(self) -> int:
+        """Return how many slices it makes of the batch of the last ``forward``; 0 for none."""
+        raise NotImplementedError
+
+
+class SlicedBlock(ConvBlock, LearningLayer):
+    """A `ConvBlock` on the row ``fused``, both gradients of its parameters by one launch."""
+
+    def forward(self, x: Array) -> Array:
+        """Return the maxima, and keep where they were."""
+        self.shape = BlockShape.of(x.shape, self.w.shape, padding=self.how["padding"])
+        return super().forward(x)
+
+    def slices(self) -> int:
+        """Return how many slices it makes of the batch; 0 where it is too small to be compiled."""
+        return fused.parameter_slices(self.shape, self.w.dtype.itemsize)
+
+    def backward(self, dy: Array) -> Array:
+        """Leave dw and db in slices, or write them; return dx, or None from the first layer."""
+        if self.partial is None:
+            return super().backward(dy)
+        x, argmax = self.x, self.argmax
+        del self.x, self.argmax
+        parameters = x, dy, argmax, self.partial, self.offsets[1], self.shape
+        with ranges.span("conv2d_relu_pool backward_parameters fused"):
+            self.aside(fused.backward_parameters, *parameters)
+        if self.first:
+            return None
+        return kernels.conv2d_relu_pool_backward_data(dy, argmax, self.w, x.shape, **self.how)
+
+
+class LearningStack(LinearStack, LearningLayer):
+    """A `LinearStack` in CUDA C, forward, loss and backward in one launch.
+
+    Parameters
+    ----------
+    layers
+        As for `LinearStack`.
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        super().__init__(*layers)
+        self._scratch: dict[int, Any] = {}
+
+    @property
+    def stack(self) -> linear_stack.LinearStack:
+        """What is compiled in."""
+        sizes = [layer.shapes["w"] for layer in self.linear]
+        return linear_stack.LinearStack(
+            (sizes[0][0], *(outputs for _, outputs in sizes)), self.offsets, self.vector.size
+        )
+
+    def forward(self, x: Array) -> Array:
+        """Return the last layer's output."""
+        self.x = x
+        outputs = place.array_module(x).empty((len(x), self.stack.pitch), x.dtype)
+        with ranges.span("linear stack forward"):
+            linear_stack.forward(self.stack, x, self.vector, outputs)
+        return self.stack.logits(outputs).copy()
+
+    def backward(self, dy: Array) -> Array:
+        """Write every layer's dw and db, one by one, and return dx."""
+        x = self.x
+        for layer in self.layers:
+            x = layer.forward(x)
+        for layer in reversed(self.layers):
+            dy = layer.backward(dy)
+        return dy
+
+    def slices(self) -> int:
+        """Return how many slices it makes of the batch."""
+        return self.stack.slices(self.rows)
+
+    def learn(self, x: Array, target: Array, count: float, figures: Figures) -> Array:
+        """Write the mean loss and the hits, leave all gradients in slices, and return dx.
+
+        Parameters
+        ----------
+        x, target
+            (N, inputs), and labels, int64, (N,).
+        count
+            The gradient is that of the loss's sum divided by it.
+        figures
+            Where loss and hits go.
+        """
+        xp, stack, rows = place.array_module(x), self.stack, len(x)
+        if rows not in self._scratch:
+            self._scratch[rows] = linear_stack.scratch(stack, rows, x)
+        outputs, deltas = (xp.empty((rows, stack.pitch), x.dtype) for _ in range(2))
+        dx = xp.empty(x.shape, x.dtype)
+        with ranges.span("linear stack learn"):
+            linear_stack.learn(
+                stack, x, target, self.vector, outputs, deltas, dx, figures.losses, figures.hits,
+                self._scratch[rows], count=count, step=figures.step,
+            )  # fmt: skip
+        with ranges.span("linear stack gradient"):
+            self.aside(linear_stack.gradient, stack, x, outputs, deltas, self.partial)
+        return dx
+
+
+class SideStream:
+    """What nothing waits for before the update, on a stream beside the current one.
+
+    For the recording of a CUDA graph: there its launches are a branch of their own.
+
+    Parameters
+    ----------
+    xp
+        CuPy.
+    """
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+        self.stream = xp.cuda.Stream(non_blocking=True)
+        self._held: list[Any] = []
+
+    def __call__(self, launch: Callable[..., None], *args: Any) -> None:
+        """Call `launch`, which may allocate nothing, once what the current stream has is done."""
+        self.stream.wait_event(self._event(self.xp.cuda.get_current_stream()))
+        with self.stream:
+            launch(*args)
+        # The current stream would hand freed memory on without a wait for this one.
+        self._held.append(args)
+
+    def join(self) -> None:
+        """Let the current stream wait for all of it."""
+        if self._held:
+            self.xp.cuda.get_current_stream().wait_event(self._event(self.stream))
+            self._held.clear()
+
+    def _event(self, stream: Any) -> Any:
+        event = self.xp.cuda.Event(disable_timing=True)
+        event.record(stream)
+        return event
+
+
+def at_once(launch: Callable[..., None], *args: Any) -> None:
+    """Call `launch`, as `SideStream` does, on the current stream."""
+    launch(*args)
+
+
+def figures_for_one(like: Array) -> Figures:
+    """Return room for one step's figures, beside an array."""
+    xp = place.array_module(like)
+    return Figures(xp.empty(1, like.dtype), xp.empty(1, np.int32))
