@@ -53,8 +53,8 @@ class LearningLayer(Layer):
     partial: Array | None = None
     aside: Callable[..., None]
 
-    def slices(self) -> int:
-        """Return how many slices it makes of the batch of the last ``forward``; 0 for none."""
+    def slices(self, images: int) -> int:
+        """Return how many slices it makes of so many images, once it has met some; 0 for none."""
         raise NotImplementedError
 
 
@@ -66,9 +66,9 @@ class SlicedBlock(ConvBlock, LearningLayer):
         self.shape = BlockShape.of(x.shape, self.w.shape, padding=self.how["padding"])
         return super().forward(x)
 
-    def slices(self) -> int:
-        """Return how many slices it makes of the batch; 0 where it is too small to be compiled."""
-        return fused.parameter_slices(self.shape, self.w.dtype.itemsize)
+    def slices(self, images: int) -> int:
+        """Return how many slices it makes of so many images."""
+        return fused.parameter_slices(self.shape._replace(n=images), self.w.dtype.itemsize)
 
     def backward(self, dy: Array) -> Array:
         """Leave dw and db in slices, or write them; return dx, or None from the first layer."""
@@ -122,9 +122,9 @@ class LearningStack(LinearStack, LearningLayer):
             dy = layer.backward(dy)
         return dy
 
-    def slices(self) -> int:
-        """Return how many slices it makes of the batch."""
-        return self.stack.slices(self.rows)
+    def slices(self, images: int) -> int:
+        """Return how many slices it makes of so many images."""
+        return self.stack.slices(images)
 
     def learn(self, x: Array, target: Array, count: float, figures: Figures) -> Array:
         """Write the mean loss and the hits, leave all gradients in slices, and return dx.

@@ -227,14 +227,19 @@ class Model:
         GradientPieces
             The gradient, in slices of the batch that are still to be added up: by the optimiser's
             step, or `sum_pieces`. The next call for as many images writes over them.
+
+        Raises
+        ------
+        TypeError
+            Unless the model `learns`.
         """
         watch = watch or Stopwatch(self.device)
         *body, stack = self.layers
-        assert isinstance(stack, LearningStack)
+        if not isinstance(stack, LearningStack):
+            raise TypeError(f"Model.learn: the last layer, {stack.name}, has no loss; see learns")
         for layer in body:
             with watch.phase(Phase(layer.name, layer.kind, "forward")):
                 x = layer.forward(x)
-        stack.rows = len(x)
         pieces = self._slice(len(x))
         try:
             for layer, partial in zip(self._learning, pieces.slices, strict=True):
@@ -258,7 +263,9 @@ class Model:
     def _slice(self, images: int) -> GradientPieces:
         """Return where so many images' gradients go: always the same, for a graph holds it."""
         if images not in self._pieces:
-            pieces = [Piece(*self._piece(layer)[:2], layer.slices()) for layer in self._learning]
+            pieces = [
+                Piece(*self._piece(layer)[:2], layer.slices(images)) for layer in self._learning
+            ]
             self._pieces[images] = GradientPieces(pieces, self.weights)
         return self._pieces[images]
 

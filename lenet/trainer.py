@@ -11,7 +11,6 @@ import numpy as np
 
 from kernels import place
 from lenet import device as devices
-from kernels.training.gradient_pieces import GradientPieces
 from lenet.errors import KernelError
 from lenet.learning_layers import Figures, SideStream, figures_for_one
 from lenet.loss import softmax_cross_entropy, softmax_cross_entropy_and_hits

@@ -111,7 +111,7 @@ def _launch_filter(
 ) -> None:  # fmt: skip
     plan = fused_plan.make("backward_filter", shape, x.dtype.itemsize)
     slices, pitch = map(np.int32, partial.shape)
-    args = (x, dy, argmax, partial, shape, slices)
+    args: tuple[Any, ...] = (x, dy, argmax, partial, shape, slices)
     if plan is None:
         _launch_general("backward_filter", args, partial.size)
         return

@@ -1,4 +1,4 @@
-"""Where a gradient lies that kernels leave in slices of the batch, until the update adds them up."""
+"""Where a gradient lies that kernels leave in slices of the batch, until they are added up."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ MOST_PIECES = 4
 # From so many slices on, several threads add up an element.
 MANY = 16
 
-_PIECE = np.dtype([(name, np.int32) for name in ("begin", "end", "slices", "offset", "first_block")])
+_PIECE = np.dtype(
+    [(name, np.int32) for name in ("begin", "end", "slices", "offset", "first_block")]
+)
 _LAYOUT = np.dtype([("of", _PIECE, MOST_PIECES), ("count", np.int32), ("blocks", np.int32)])
+
+_ABSENT = (0, 0, 0, 0, -1)
 
 
 class Piece(NamedTuple):
@@ -52,8 +56,8 @@ class GradientPieces:
     Attributes
     ----------
     partial
-        The buffer, zeros at first: what no kernel writes, such as the gaps between parameters, stays
-        without a gradient.
+        The buffer, zeros at first: what no kernel writes, such as the gaps between parameters,
+        stays without a gradient.
     slices
         A view of each piece's part of it, (slices, length), in the pieces' order.
     struct
@@ -83,8 +87,13 @@ class GradientPieces:
             offset += size
         # The kernel looks for a block's piece among the first.
         found.sort(key=lambda one: (one[-1] < 0, one[-1]))
-        filled = found + [(0, 0, 0, 0, -1)] * (MOST_PIECES - len(found))
-        self.struct: np.void = np.array((filled, len(found), self.blocks), _LAYOUT)[()]
+        filled = found + [_ABSENT] * (MOST_PIECES - len(found))
+        self.struct = _struct(filled, len(found), self.blocks)
 
 
-NONE: np.void = np.array(([(0, 0, 0, 0, -1)] * MOST_PIECES, 0, 0), _LAYOUT)[()]
+def _struct(pieces: list[tuple[int, ...]], count: int, blocks: int) -> np.void:
+    scalar: np.void = np.array([(pieces, count, blocks)], _LAYOUT)[0]
+    return scalar
+
+
+NONE = _struct([_ABSENT] * MOST_PIECES, 0, 0)

@@ -131,7 +131,7 @@ def learn(
     count: float,
     step: Any = None,
 ) -> None:
-    """Do what `forward` does, compare with the labels, and write the gradients of what lies between.
+    """Do what `forward` does, then compare with the labels, and go back through the layers.
 
     Parameters
     ----------
@@ -156,9 +156,7 @@ def learn(
     _launch(stack, "learn", x, (*args, x.dtype.type(count)))
 
 
-def gradient(
-    stack: LinearStack, x: Any, outputs: Any, deltas: Any, partial: Any
-) -> None:
+def gradient(stack: LinearStack, x: Any, outputs: Any, deltas: Any, partial: Any) -> None:
     """Write the parameters' gradients, in slices of the batch.
 
     Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kernels import cases, check, emulator, resources, table, xray
+from kernels import cases, check, compare, emulator, resources, table, xray
 from kernels.conv2d_relu_pool import fused, fused_plan, reference
 from kernels.shapes import CLOSED, BlockShape
 from kernels.source import ROOT
@@ -60,6 +60,31 @@ def test_what_is_read_in_wide_pieces_is_written_before(direction):
     shape = CUT["filters and channels"]  # its tile is odd
     for recording in xray.record_pass(ROW, direction, shape):
         assert recording.findings == ()
+
+
+@emulated
+@pytest.mark.parametrize("shape", [*(block._replace(n=3) for block in BLOCKS), CUT["columns"]])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_both_gradients_of_the_parameters_by_one_launch(shape, dtype):
+    rng = np.random.default_rng(2)
+    x, dy, argmax = check.make_inputs("conv2d_relu_pool", "backward_filter", shape, dtype, rng)
+    size, slices = int(np.prod(shape.filter_shape)), fused.parameter_slices(shape, x.itemsize)
+    assert slices > 1
+    bias_at = size + 3
+    partial = np.full((slices, bias_at + shape.k + 2), np.nan, dtype)
+    fused.backward_parameters(x, dy, argmax, partial, bias_at, shape)
+    gaps = partial[:, size:bias_at], partial[:, bias_at + shape.k :]
+    assert all(np.isnan(gap).all() for gap in gaps)
+    for direction, inputs, got in (
+        ("backward_filter", (x, dy, argmax), partial[:, :size].sum(axis=0)),
+        ("backward_bias", (dy, argmax), partial[:, bias_at : bias_at + shape.k].sum(axis=0)),
+    ):
+        ((dims, _),) = compare.outputs("conv2d_relu_pool", direction, shape)
+        unit = compare.UNIT_ROUNDOFF[dtype]
+        judged, *_ = compare.judge_pass(
+            "conv2d_relu_pool", direction, inputs, shape, [got.reshape(dims)], unit
+        )
+        assert judged.ok, judged.worst
 
 
 @emulated

@@ -16,7 +16,14 @@ from kernels.source import (
     nvrtc_code,
     nvrtc_options,
 )
-from kernels.training import batch, nesterov_sgd, shuffle, softmax_cross_entropy, step_end
+from kernels.training import (
+    batch,
+    linear_stack,
+    nesterov_sgd,
+    shuffle,
+    softmax_cross_entropy,
+    step_end,
+)
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed (make test does)")
 
@@ -35,8 +42,8 @@ FILES = sorted(
 def all_sources() -> list[CudaSource]:
     """Return what the rows and the training load."""
     found = [source for row in table.rows() for source in resources.sources(row)]
-    steps = (shuffle, batch, softmax_cross_entropy, nesterov_sgd, step_end)
-    return [*found, *(launchers.source for launchers in steps)]
+    steps = (shuffle, batch, softmax_cross_entropy, nesterov_sgd, step_end, linear_stack)
+    return [*found, *(launchers.source for launchers in steps), linear_stack.gradient_source]
 
 
 def variants(file: str, dtype: str) -> list[dict[str, int | str]]:

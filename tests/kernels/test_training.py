@@ -8,6 +8,7 @@ import pytest
 from kernels import emulator
 from kernels.compare import UNIT_ROUNDOFF
 from kernels.training import nesterov_sgd, softmax_cross_entropy
+from kernels.training.gradient_pieces import GradientPieces, Piece
 from lenet import loss, optim
 
 pytestmark = pytest.mark.skipif(emulator.problem() is not None, reason=str(emulator.problem()))
@@ -75,6 +76,46 @@ def test_ties_nan_and_huge_logits():
     assert np.isnan(losses[0])
     assert np.isnan(gradient[2]).all()
     assert not np.isnan(gradient[:2]).any()
+
+
+# Slices that a thread adds up, or a block; both, out of order; all of the gradient; none of it.
+PIECES = (
+    [],
+    [Piece(0, 777, 3)],
+    [Piece(5, 6, 400), Piece(10, 300, 2), Piece(320, 400, 17), Piece(401, 777, 40)],
+)
+
+
+def in_pieces(gradient, pieces, rng):
+    """Return the gradient's pieces filled so that they add up to it, and what is left of it."""
+    made, rest = GradientPieces(pieces, gradient), gradient.copy()
+    size = np.abs(gradient).astype(np.float64)
+    for (begin, end, slices), parts in zip(pieces, made.slices, strict=True):
+        parts[...] = rng.standard_normal(parts.shape)
+        rest[begin:end] = np.nan  # nobody looks there
+        gradient[begin:end] = parts.astype(np.float64).sum(axis=0)
+        size[begin:end] = slices * np.abs(parts).sum(axis=0)
+    return made, rest, size
+
+
+@pytest.mark.parametrize("pieces", PIECES, ids=len)
+def test_pieces_of_a_gradient_are_added_up(pieces):
+    rng = np.random.default_rng(9)
+    want = rng.standard_normal(777).astype(np.float32)
+    made, got, size = in_pieces(want, pieces, rng)
+    nesterov_sgd.sum_pieces(got, made)
+    assert np.all(np.abs(got - want) <= UNIT_ROUNDOFF["float32"] * size)
+
+    weights, velocity = np.zeros((2, 777), np.float32)
+    rates = np.ones(1, np.float32)
+    nesterov_sgd.launch(weights, got, velocity, rates, 0.0, 0.0, pieces=made)
+    assert np.array_equal(velocity, got)
+    assert np.array_equal(weights, -got)
+
+
+def test_more_pieces_than_a_kernel_takes_are_refused():
+    with pytest.raises(ValueError, match="5 pieces of a gradient; expected 4 at most"):
+        GradientPieces([Piece(i, i + 1, 1) for i in range(5)], np.zeros(9, np.float32))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

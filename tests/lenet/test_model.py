@@ -10,7 +10,9 @@ from lenet.data import standardise
 from lenet.device import CPU
 from lenet.errors import OptionError
 from lenet.layers import Conv2d
+from lenet.learning_layers import figures_for_one
 from lenet.loss import softmax_cross_entropy
+from lenet.trainer import evaluate
 
 BATCH, STEPS = 8, 4
 U = 2.0**-24
@@ -31,6 +33,7 @@ def batch():
             for activation in ("relu", "tanh")
         ),
         ("auto", "auto", "cpu", "relu"),
+        ("auto", "auto", "fused", "relu"),
     ],
 )
 def test_gradient_is_the_slope_of_the_loss(batch, conv, pool, block, activation):
@@ -42,6 +45,30 @@ def test_gradient_is_the_slope_of_the_loss(batch, conv, pool, block, activation)
         return float(softmax_cross_entropy(model.forward(x), labels)[0])
 
     model.backward(softmax_cross_entropy(model.forward(x), labels)[1])
+    assert_slope(model, loss)
+
+
+def test_the_gradient_of_a_step_in_few_launches_is_the_slope_of_the_loss(batch):
+    model = build_model(10, choose_kernels("auto", "auto", CPU, block="fused"), dtype=np.float64)
+    x, labels = batch[0][:4].astype(np.float64), batch[1][:4]
+    figures = figures_for_one(x)
+    pieces = model.learn(x, labels, figures, count=4)
+    model.gradient.fill(np.nan)
+    model.sum_pieces(pieces)
+    loss, _ = evaluate(model, x, labels)
+    assert figures.losses[0] == pytest.approx(loss, rel=1e-12)
+    assert_slope(model, lambda: evaluate(model, x, labels)[0])
+
+
+def test_a_model_without_such_a_step_says_so(batch):
+    model = build_model(10, choose_kernels("reference", "auto", CPU))
+    assert not model.learns
+    with pytest.raises(TypeError, match="last layer, linear3, has no loss"):
+        model.learn(batch[0], batch[1], figures_for_one(batch[0]), count=4)
+
+
+def assert_slope(model, loss):
+    """Hold a model's gradient against central differences of its loss."""
     rng = np.random.default_rng(5)
     for name, weights in model.tensors(model.weights).items():
         gradient = model.tensors(model.gradient)[name].copy()

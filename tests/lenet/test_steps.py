@@ -172,7 +172,14 @@ stopped_at(1, out / "continued", False)
 # The step of few launches: its graph has the parameters' gradients on a branch, which happens as
 # late as it can.
 few = Settings(**{**settings.__dict__, "conv": "auto", "pool": "auto", "block": "fused"})
+graphs, capture = [], DeviceSteps._capture
+def kept(self, size):
+    graphs.append(capture(self, size))
+    return graphs[-1]
+DeviceSteps._capture = kept
 assert train(few, out / "few").graph
+DeviceSteps._capture = capture
+said["few"] = [[sum(callable(one) for one in branch) for branch in g._work] for g in graphs]
 train(few, out / "few eager", graph=False)
 launches.clear()
 
@@ -184,6 +191,29 @@ try:
     train(gemm, out / "refused", graph=True)
 except KernelError as error:
     said["refused"] = str(error)
+
+# What a branch reads is not handed on before the branch is waited for.
+from lenet.learning_layers import SideStream
+stream, seen = cupy.cuda.Stream(non_blocking=True), cupy.zeros(4, np.float32)
+def read(array):
+    seen[...] = array
+def forked(careless):
+    stream.begin_capture()
+    side, array = SideStream(cupy), cupy.zeros(4, np.float32)
+    array.fill(1)
+    side(read, array)
+    if careless:
+        side._held = [None]
+    del array
+    cupy.zeros(4, np.float32).fill(2)
+    side.join()
+    graph = stream.end_capture()
+    graph.launch()
+    return seen.get().tolist()
+said["held"] = []
+for careless in (False, True):
+    with stream, cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):
+        said["held"].append(forked(careless))
 
 # Arrays made after the recording, of all sizes: those of a careless graph would be written over.
 def overwritten(folder):
@@ -225,6 +255,10 @@ def test_a_graph_has_the_numbers_of_its_launches(on_double):
 def test_a_graph_of_few_launches_has_the_numbers_of_its_launches(on_double):
     folder, _ = on_double
     assert numbers(folder / "few") == numbers(folder / "few eager")
+    # Batch, two blocks, the linear layers with the loss, the second block's data gradient, update;
+    # on the branch the gradients of three layers' parameters.
+    _, said = on_double
+    assert said["few"] == [[6, 3]] * 2
 
 
 @pytest.mark.parametrize("name", ["stopped", "continued"])
@@ -237,6 +271,11 @@ def test_a_graph_writes_over_nothing_of_others(on_double):
     _, said = on_double
     assert not said["overwritten"]
     assert said["overwritten by the careless"]  # the double would notice
+
+
+def test_what_a_branch_reads_is_held_until_it_is_waited_for(on_double):
+    _, said = on_double
+    assert said["held"] == [[1] * 4, [2] * 4]  # the double would notice
 
 
 def test_nothing_is_read_within_an_epoch(on_double):
