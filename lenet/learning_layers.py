@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -78,7 +78,9 @@ class SlicedBlock(ConvBlock, LearningLayer):
         del self.x, self.argmax
         parameters = x, dy, argmax, self.partial, self.offsets[1], self.shape
         with ranges.span("conv2d_relu_pool backward_parameters fused"):
-            self.aside(fused.backward_parameters, *parameters)
+            # Behind the first layer there is nothing else to do.
+            call = at_once if self.first else self.aside
+            call(fused.backward_parameters, *parameters)
         if self.first:
             return None
         return kernels.conv2d_relu_pool_backward_data(dy, argmax, self.w, x.shape, **self.how)
@@ -153,10 +155,20 @@ class LearningStack(LinearStack, LearningLayer):
         return dx
 
 
-class SideStream:
-    """What nothing waits for before the update, on a stream beside the current one.
+class Side(Protocol):
+    """Takes launches that nothing waits for before the update."""
 
-    For the recording of a CUDA graph: there its launches are a branch of their own.
+    def __call__(self, launch: Callable[..., None], *args: Any) -> None:
+        """Call `launch`, which may allocate nothing."""
+
+    def join(self) -> None:
+        """Let what comes now wait for all of them."""
+
+
+class SideStreams:
+    """What nothing waits for before the update, each on a stream beside the current one.
+
+    For the recording of a CUDA graph: there each is a branch of its own.
 
     Parameters
     ----------
@@ -166,22 +178,22 @@ class SideStream:
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
-        self.stream = xp.cuda.Stream(non_blocking=True)
-        self._held: list[Any] = []
+        self._held: list[tuple[Any, ...]] = []
 
     def __call__(self, launch: Callable[..., None], *args: Any) -> None:
         """Call `launch`, which may allocate nothing, once what the current stream has is done."""
-        self.stream.wait_event(self._event(self.xp.cuda.get_current_stream()))
-        with self.stream:
+        stream = self.xp.cuda.Stream(non_blocking=True)
+        stream.wait_event(self._event(self.xp.cuda.get_current_stream()))
+        with stream:
             launch(*args)
         # The current stream would hand freed memory on without a wait for this one.
-        self._held.append(args)
+        self._held.append((stream, args))
 
     def join(self) -> None:
         """Let the current stream wait for all of it."""
-        if self._held:
-            self.xp.cuda.get_current_stream().wait_event(self._event(self.stream))
-            self._held.clear()
+        for stream, _ in self._held:
+            self.xp.cuda.get_current_stream().wait_event(self._event(stream))
+        self._held.clear()
 
     def _event(self, stream: Any) -> Any:
         event = self.xp.cuda.Event(disable_timing=True)
@@ -190,7 +202,7 @@ class SideStream:
 
 
 def at_once(launch: Callable[..., None], *args: Any) -> None:
-    """Call `launch`, as `SideStream` does, on the current stream."""
+    """Call `launch`, as `SideStreams` does, on the current stream."""
     launch(*args)
 
 

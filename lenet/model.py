@@ -31,7 +31,7 @@ from lenet.learning_layers import (
     Figures,
     LearningLayer,
     LearningStack,
-    SideStream,
+    Side,
     SlicedBlock,
     at_once,
 )
@@ -205,7 +205,7 @@ class Model:
         figures: Figures,
         count: float,
         watch: Stopwatch | None = None,
-        side: SideStream | None = None,
+        side: Side | None = None,
     ) -> GradientPieces:
         """Do forward, loss and backward in few launches.
 
@@ -220,7 +220,7 @@ class Model:
         watch
             As for `forward`.
         side
-            While a CUDA graph is recorded: the stream for what nothing waits for.
+            Takes what nothing waits for, while a CUDA graph is recorded.
 
         Returns
         -------

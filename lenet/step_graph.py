@@ -23,7 +23,7 @@ from kernels import observe, ranges
 from kernels.training import batch, shuffle, step_end
 from lenet.device import Device
 from lenet.errors import KernelError, OptionError
-from lenet.learning_layers import SideStream
+from lenet.learning_layers import Side, SideStreams
 from lenet.ranks import ALONE, Ranks
 from lenet.steps import HostSteps, Steps, TrainingSet
 from lenet.trainer import DATA, UPDATE, Record, Trainer
@@ -118,7 +118,7 @@ class DeviceSteps:
         with self.trainer.taken_back():
             for size in self.batches:
                 self.begin(0, np.zeros(self.data.steps), np.empty(0), np.empty(0))
-                self._launches(size)
+                self.launches(size)
         if self.graph is False:
             return
         try:
@@ -155,7 +155,7 @@ class DeviceSteps:
         size = int(min(self.data.batch_size, len(self.data.images) - number * self.data.batch_size))
         if watch.sampling or size not in self.graphs:
             with ranges.span("step"):
-                self._launches(size)
+                self.launches(size)
         else:
             self.graphs[size].launch()
         self.made = number + 1
@@ -194,10 +194,17 @@ class DeviceSteps:
             self.stream.__exit__(kind, error, trace)
             self.stream = None
 
-    def _launches(self, size: int, side: SideStream | None = None) -> None:
+    def launches(self, size: int, side: Side | None = None) -> None:
         """Make the step that `position` names, with so many images.
 
         With a record the last launch is the update; else one more keeps the figures.
+
+        Parameters
+        ----------
+        size
+            One of the data's batch sizes.
+        side
+            As for `Model.learn`.
         """
         data, trainer = self.data, self.trainer
         part, x, target = self.batches[size]
@@ -234,7 +241,7 @@ class DeviceSteps:
         self.stream.begin_capture()
         try:
             with self.xp.cuda.using_allocator(self.pool.malloc):
-                self._launches(size, SideStream(self.xp))
+                self.launches(size, SideStreams(self.xp))
         except BaseException:
             with contextlib.suppress(RuntimeError):  # it may have been called off already
                 self.stream.end_capture()

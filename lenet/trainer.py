@@ -12,7 +12,7 @@ import numpy as np
 from kernels import place
 from lenet import device as devices
 from lenet.errors import KernelError
-from lenet.learning_layers import Figures, SideStream, figures_for_one
+from lenet.learning_layers import Figures, Side, figures_for_one
 from lenet.loss import softmax_cross_entropy, softmax_cross_entropy_and_hits
 from lenet.model import Model, build_model, choose_kernels
 from lenet.optim import NesterovSGD, one_cycle
@@ -166,7 +166,7 @@ class Trainer:
         return loss, hits
 
     def learn_in_place(
-        self, x: Array, target: Array, record: Record, side: SideStream | None = None
+        self, x: Array, target: Array, record: Record, side: Side | None = None
     ) -> None:
         """Do what `learn` does, alone and by a model that `learns`; figures and rate stay there.
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "ncu": ("ncu", "the Nsight Compute line for one launch"),
     "counts": ("counts", "the X-ray's counts against Nsight Compute's, on a GPU"),
     "train-report": ("train_report", "where a training run's time went, by layer and pass"),
+    "step": ("step", "LeNet's step, launch by launch: the X-ray's bounds, with no GPU"),
     "scaling": ("scaling", "distributed training by 1, 2, 4 ... ranks, as many images for each"),
     "doctor": ("doctor", "what this machine has, lacks, and how to mend it"),
     "verify": ("verify", "run every kernel on this GPU, or emulated, and keep the record"),

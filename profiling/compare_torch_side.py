@@ -38,6 +38,8 @@ class Side:
         Called before an epoch, with its number.
     end
         Called after it; returns its losses where `step` does not.
+    put
+        Returns a step's indices where `step` wants them; called before the clock runs.
     seconds
         Of each turn, divided by its steps.
     total
@@ -47,21 +49,23 @@ class Side:
     """
 
     name: str
-    step: Callable[[int, np.ndarray], Any]
+    step: Callable[[int, Any], Any]
     wait: Callable[[], None]
     accuracy: Callable[[], float]
     begin: Callable[[int], None] = lambda epoch: None
     end: Callable[[], list[float]] = list
+    put: Callable[[np.ndarray], Any] = lambda indices: indices
     seconds: list[float] = dataclasses.field(default_factory=list)
     total: float = 0.0
     losses: list[Any] = dataclasses.field(default_factory=list)
 
     def turn(self, first: int, batches: list[np.ndarray]) -> None:
         """Make some steps, the first of which has the given number, timed."""
+        there = [self.put(indices) for indices in batches]
         time.sleep(PAUSE_SECONDS)
         self.wait()
         began = time.perf_counter()
-        losses = [self.step(number, indices) for number, indices in enumerate(batches, first)]
+        losses = [self.step(number, indices) for number, indices in enumerate(there, first)]
         self.wait()
         elapsed = time.perf_counter() - began
         self.losses += [loss for loss in losses if loss is not None]
@@ -176,9 +180,9 @@ def torch_side(
         optimizer.step()
         return loss.detach()
 
-    def step(number: int, indices: np.ndarray) -> Any:
+    def step(number: int, indices: Any) -> Any:
         del number
-        return learn(torch.from_numpy(indices).to(device))
+        return learn(indices)
 
     if setup.graph:
         step = _graphed(model, optimizer, learn, step, setup.graph)
@@ -192,7 +196,10 @@ def torch_side(
         if on_gpu:
             torch.cuda.synchronize()
 
-    return Side(f"PyTorch {torch.__version__} ({setup})", step, wait, accuracy)
+    def put(indices: np.ndarray) -> Any:
+        return torch.from_numpy(indices).to(device)
+
+    return Side(f"PyTorch {torch.__version__} ({setup})", step, wait, accuracy, put=put)
 
 
 def _graphed(model: Any, optimizer: Any, learn: Any, eager: Any, size: int) -> Callable[..., Any]:
@@ -217,10 +224,10 @@ def _graphed(model: Any, optimizer: Any, learn: Any, eager: Any, size: int) -> C
             weight.copy_(value)
             optimizer.state[weight]["momentum_buffer"].zero_()
 
-    def step(number: int, indices: np.ndarray) -> Any:
+    def step(number: int, indices: Any) -> Any:
         if len(indices) != size:  # the last of an epoch
             return eager(number, indices)
-        chosen.copy_(torch.from_numpy(indices))
+        chosen.copy_(indices)
         graph.replay()
         return loss.clone()
 

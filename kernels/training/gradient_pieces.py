@@ -91,7 +91,7 @@ class GradientPieces:
         self.struct = _struct(filled, len(found), self.blocks)
 
 
-def _struct(pieces: list[tuple[int, ...]], count: int, blocks: int) -> np.void:
+def _struct(pieces: Sequence[tuple[int, ...]], count: int, blocks: int) -> np.void:
     scalar: np.void = np.array([(pieces, count, blocks)], _LAYOUT)[0]
     return scalar
 

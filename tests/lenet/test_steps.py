@@ -193,17 +193,17 @@ except KernelError as error:
     said["refused"] = str(error)
 
 # What a branch reads is not handed on before the branch is waited for.
-from lenet.learning_layers import SideStream
+from lenet.learning_layers import SideStreams
 stream, seen = cupy.cuda.Stream(non_blocking=True), cupy.zeros(4, np.float32)
 def read(array):
     seen[...] = array
 def forked(careless):
     stream.begin_capture()
-    side, array = SideStream(cupy), cupy.zeros(4, np.float32)
+    side, array = SideStreams(cupy), cupy.zeros(4, np.float32)
     array.fill(1)
     side(read, array)
     if careless:
-        side._held = [None]
+        side._held = [(stream, None) for stream, _ in side._held]
     del array
     cupy.zeros(4, np.float32).fill(2)
     side.join()
@@ -255,10 +255,10 @@ def test_a_graph_has_the_numbers_of_its_launches(on_double):
 def test_a_graph_of_few_launches_has_the_numbers_of_its_launches(on_double):
     folder, _ = on_double
     assert numbers(folder / "few") == numbers(folder / "few eager")
-    # Batch, two blocks, the linear layers with the loss, the second block's data gradient, update;
-    # on the branch the gradients of three layers' parameters.
+    # Batch, two blocks, the linear layers with the loss, the second block's data gradient, the
+    # first one's parameters', update; on branches the gradients of the others' parameters.
     _, said = on_double
-    assert said["few"] == [[6, 3]] * 2
+    assert said["few"] == [[7, 1, 1]] * 2
 
 
 @pytest.mark.parametrize("name", ["stopped", "continued"])
