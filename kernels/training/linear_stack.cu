@@ -85,7 +85,7 @@ __device__ __forceinline__ void read_all(const scalar* __restrict__ w, Use use) 
 }
 
 // Activations are images side by side of each element, all layers' one behind the other.
-constexpr int HELD = (size_of(0) + PITCH) * IMAGES;
+constexpr int HELD = ((size_of(0) + PITCH) * IMAGES + 3) / 4 * 4;  // what follows is aligned
 __device__ __forceinline__ scalar* held(scalar* activations, int layer) {
     return activations + (layer ? size_of(0) + outputs_at(layer - 1) : 0) * IMAGES;
 }
@@ -122,17 +122,19 @@ __device__ __forceinline__ void forward_layer(scalar* activations, scalar* of_wa
         for (int m = 0; m < TOGETHER; m++) {
 #pragma unroll
             for (int run = 0; run < Of::RUNS; run++) {
+                typename Of::Vector mine;
 #pragma unroll
                 for (int j = 0; j < Of::WIDTH; j++) {
-                    scalar sum = sums[m0 + m][run][j];
+                    mine.of[j] = sums[m0 + m][run][j];
 #pragma unroll
                     for (int other = 16; other >= Of::LANES; other /= 2) {
-                        sum += __shfl_xor_sync(0xffffffffu, sum, other);
+                        mine.of[j] += __shfl_xor_sync(0xffffffffu, mine.of[j], other);
                     }
-                    const int column = Of::column(run, j);
-                    const bool speaks = threadIdx.x % 32 < Of::LANES && column < Of::OUTPUTS;
-                    if (speaks) of_warps[(m * WARPS + warp) * Of::OUTPUTS + column] = sum;
                 }
+                const int column = Of::column(run, 0);
+                const bool speaks = threadIdx.x % 32 < Of::LANES && column < Of::OUTPUTS;
+                scalar* to = &of_warps[(m * WARPS + warp) * Of::OUTPUTS + column];
+                if (speaks) *reinterpret_cast<typename Of::Vector*>(to) = mine;
             }
         }
         __syncthreads();  // a thread adds what all warps stored
@@ -256,7 +258,7 @@ __device__ __forceinline__ void backward_layer(scalar* activations,
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     linear_stack_forward(const scalar* __restrict__ x, const scalar* __restrict__ parameters,
                          scalar* __restrict__ outputs, const int rows) {
-    extern __shared__ scalar activations[];
+    extern __shared__ __align__(16) scalar activations[];
     const int n0 = blockIdx.x * IMAGES, images = min(rows - n0, IMAGES);
     load_images(activations, x, n0, images);
     forward_layer<0>(activations, activations + HELD, parameters, outputs, n0, images);
@@ -270,7 +272,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                        scalar* __restrict__ losses, int* __restrict__ hits, scalar* block_losses,
                        int* block_hits, unsigned* ticket, const int* __restrict__ step,
                        const int rows, const scalar count) {
-    extern __shared__ scalar activations[];
+    extern __shared__ __align__(16) scalar activations[];
     const int n0 = blockIdx.x * IMAGES, images = min(rows - n0, IMAGES);
     load_images(activations, x, n0, images);
     forward_layer<0>(activations, activations + HELD, parameters, outputs, n0, images);

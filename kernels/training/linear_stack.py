@@ -76,7 +76,7 @@ class LinearStack(NamedTuple):
 
     def shared_bytes(self, images: int, itemsize: int) -> int:
         """Return the dynamic shared memory of a block: activations, and sums of its warps."""
-        held = (self.sizes[0] + self.pitch) * images
+        held = ceil_div((self.sizes[0] + self.pitch) * images, 4) * 4
         sums = THREADS // 32 * min(images, TOGETHER) * max(self.sizes[1:])
         return (held + sums) * itemsize
 
