@@ -220,8 +220,10 @@ def _kernel(kind: str, config: dict[str, Any]) -> str:
         return f"pool {config['pool']}"
     if kind == "communication":
         return "NCCL" if config["device"] == "gpu" else "MPI"
+    if config.get("block") == "fused" and kind in ("linear", "update"):
+        return "CUDA C"  # `lenet.learning_layers`
     if config["device"] == "gpu":
-        return "CuPy"
+        return {"activation": "CuPy", "reshape": "CuPy", "linear": "cuBLAS"}.get(kind, "CUDA C")
     return "Numba" if kind in ("linear", "loss", "update") else "NumPy"
 
 

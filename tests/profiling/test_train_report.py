@@ -1,5 +1,6 @@
 """`profiling train-report`, on small real runs and on times that were made up to be checked."""
 
+import dataclasses
 import json
 import math
 import os
@@ -216,3 +217,23 @@ def test_the_page(made_up, tmp_path, capsys, open_page):
     cells = page.locator("tbody tr", has_text="conv1").first.locator("td").all_inner_texts()
     assert cells == ["conv1", "conv naive", "forward", "6.000", "60.0%", "3.000 ms", "7.000 ms",
                      "1.43x", "4.000 ms", "2.50x"]  # fmt: skip
+
+
+def test_a_step_of_few_launches_is_told_as_it_runs(settings, tmp_path):
+    folder = tmp_path / "runs" / "few"
+    train(dataclasses.replace(settings, conv="auto", pool="auto", block="fused", epochs=1), folder)
+    parts = train_report.load(folder).parts
+    told = {(part.layer, part.direction): part.kernel for part in parts}
+    assert told["linear1+linear2+linear3", ""] == told["update", ""] == "CUDA C"
+    assert told["conv2", "backward"] == "block fused"
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "kernel"),
+    [
+        ("linear", "none", "cuBLAS"), ("linear", "fused", "CUDA C"), ("activation", "none", "CuPy"),
+        ("loss", "none", "CUDA C"), ("update", "none", "CUDA C"), ("data", "none", "CUDA C"),
+    ],
+)  # fmt: skip
+def test_what_a_gpu_runs_beside_the_rows(kind, block, kernel):
+    assert train_report._kernel(kind, {"device": "gpu", "block": block}) == kernel
