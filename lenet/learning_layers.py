@@ -168,7 +168,8 @@ class Side(Protocol):
 class SideStreams:
     """What nothing waits for before the update, each on a stream beside the current one.
 
-    For the recording of a CUDA graph: there each is a branch of its own.
+    For the recording of a CUDA graph: there each is a branch of its own. To be kept until that has
+    ended: streams and events that are recorded must not be destroyed before.
 
     Parameters
     ----------
@@ -178,27 +179,32 @@ class SideStreams:
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
-        self._held: list[tuple[Any, ...]] = []
+        self._streams: list[Any] = []
+        self._events: list[Any] = []
+        self._held: list[Any] = []
 
     def __call__(self, launch: Callable[..., None], *args: Any) -> None:
         """Call `launch`, which may allocate nothing, once what the current stream has is done."""
         stream = self.xp.cuda.Stream(non_blocking=True)
-        stream.wait_event(self._event(self.xp.cuda.get_current_stream()))
+        self._wait(stream, self.xp.cuda.get_current_stream())
         with stream:
             launch(*args)
+        self._streams.append(stream)
         # The current stream would hand freed memory on without a wait for this one.
-        self._held.append((stream, args))
+        self._held.append(args)
 
     def join(self) -> None:
         """Let the current stream wait for all of it."""
-        for stream, _ in self._held:
-            self.xp.cuda.get_current_stream().wait_event(self._event(stream))
+        for stream in self._streams:
+            self._wait(self.xp.cuda.get_current_stream(), stream)
         self._held.clear()
 
-    def _event(self, stream: Any) -> Any:
+    def _wait(self, stream: Any, other: Any) -> None:
+        """Let a stream wait for what another one has."""
         event = self.xp.cuda.Event(disable_timing=True)
-        event.record(stream)
-        return event
+        event.record(other)
+        stream.wait_event(event)
+        self._events.append(event)
 
 
 def at_once(launch: Callable[..., None], *args: Any) -> None:

@@ -103,6 +103,7 @@ class DeviceSteps:
             shape = (mine, *data.images.shape[1:])
             self.batches[size] = part, xp.empty(shape, dtype), xp.empty(mine, np.int64)
         self.graphs: dict[int, Any] = {}
+        self.sides: list[SideStreams] = []
         self.pool: Any = None
         self.stream: Any = None
         self.events: deque[tuple[int, Any]] = deque()
@@ -238,10 +239,11 @@ class DeviceSteps:
 
     def _capture(self, size: int) -> Any:
         """Return the graph of a step with so many images."""
+        self.sides.append(SideStreams(self.xp))
         self.stream.begin_capture()
         try:
             with self.xp.cuda.using_allocator(self.pool.malloc):
-                self.launches(size, SideStreams(self.xp))
+                self.launches(size, self.sides[-1])
         except BaseException:
             with contextlib.suppress(RuntimeError):  # it may have been called off already
                 self.stream.end_capture()
