@@ -1,11 +1,11 @@
-// h[l+1] = relu(h[l] w[l] + b[l]), the last without ReLU; loss and d[L] of softmax(h[L]) and
-// labels; d[l] = d[l+1] w[l]' where h[l] > 0 x and dx (N,inputs), parameters as in
-// linear_stack.cuh, outputs and deltas (N,PITCH), labels (N) A block takes IMAGES images through
-// all layers and back. LANES lanes read a row of w, 16 bytes each; forward the block's rows add up
-// to columns, backward the lanes add up a row. Against a product, bias, ReLU and loss a launch
-// each: one launch, and what a layer hands to the next stays in shared memory. Every block reads
-// all parameters twice, mostly from L2: the limit for small batches, and why a large one has more
-// images to a block. Limits: what fits shared memory.
+// h[l+1] = relu(h[l] w[l] + b[l]), the last without ReLU; d[L] of its softmax's loss, and
+// d[l] = d[l+1] w[l]' where h[l] > 0
+// x and dx (N,inputs), labels (N), outputs and deltas (N,PITCH), parameters: linear_stack.cuh
+// A block takes IMAGES images through all layers and back. LANES lanes read a row of w, 16 bytes
+// each; forward the block's rows add up to columns, backward the lanes add up a row.
+// Against a product, bias, ReLU and loss a launch each: one launch, and what a layer hands to the
+// next stays in shared memory. Every block reads all parameters twice, mostly from L2: the limit
+// for small batches, and why a large one has more images to a block. Limits: what fits there.
 #include "training/linear_stack.cuh"
 #include "training/softmax.cuh"
 
@@ -21,7 +21,7 @@ static_assert(IMAGES <= WARPS, "a warp has one image's loss");
 template <int LAYER>
 struct Layer {
     static constexpr int INPUTS = size_of(LAYER), OUTPUTS = size_of(LAYER + 1);
-    static constexpr int WIDTH = OUTPUTS % 4 == 0 ? 4 : OUTPUTS % 2 == 0 ? 2 : 1;
+    static constexpr int WIDTH = width_of(LAYER);
     static constexpr int VECTORS = OUTPUTS / WIDTH;  // of a row of w
     static constexpr int LANES = VECTORS > 16  ? 32
                                  : VECTORS > 8 ? 16
@@ -34,10 +34,6 @@ struct Layer {
     // Few steps are one piece of code, in which loads go ahead; of many, ptxas would hoist too
     // much.
     static constexpr int UNROLLED = STEPS > 4 ? 1 : STEPS;
-
-    struct alignas(WIDTH * sizeof(scalar) > 16 ? 16 : WIDTH * sizeof(scalar)) Vector {
-        scalar of[WIDTH];
-    };
 
     // A lane's column, one of WIDTH * RUNS.
     __device__ __forceinline__ static int column(int run, int j) {
@@ -54,7 +50,7 @@ struct Layer {
 // What a lane has of the rows of w that it reads at once.
 template <class Of>
 struct Rows {
-    typename Of::Vector of[ROWS_AT_ONCE][Of::RUNS];
+    Vector<Of::WIDTH> of[ROWS_AT_ONCE][Of::RUNS];
 
     __device__ __forceinline__ void load(const scalar* __restrict__ w, int step) {
 #pragma unroll
@@ -64,8 +60,8 @@ struct Rows {
                 const int column = Of::column(run, 0);
                 const bool is_there = column < Of::OUTPUTS && Of::is_row(step, r);
                 const scalar* from = w + Of::row(step, r) * Of::OUTPUTS + column;
-                of[r][run] = is_there ? *reinterpret_cast<const typename Of::Vector*>(from)
-                                      : typename Of::Vector{};
+                of[r][run] = is_there ? *reinterpret_cast<const Vector<Of::WIDTH>*>(from)
+                                      : Vector<Of::WIDTH>{};
             }
         }
     }
@@ -122,7 +118,7 @@ __device__ __forceinline__ void forward_layer(scalar* activations, scalar* of_wa
         for (int m = 0; m < TOGETHER; m++) {
 #pragma unroll
             for (int run = 0; run < Of::RUNS; run++) {
-                typename Of::Vector mine;
+                Vector<Of::WIDTH> mine;
 #pragma unroll
                 for (int j = 0; j < Of::WIDTH; j++) {
                     mine.of[j] = sums[m0 + m][run][j];
@@ -134,7 +130,7 @@ __device__ __forceinline__ void forward_layer(scalar* activations, scalar* of_wa
                 const int column = Of::column(run, 0);
                 const bool speaks = threadIdx.x % 32 < Of::LANES && column < Of::OUTPUTS;
                 scalar* to = &of_warps[(m * WARPS + warp) * Of::OUTPUTS + column];
-                if (speaks) *reinterpret_cast<typename Of::Vector*>(to) = mine;
+                if (speaks) *reinterpret_cast<Vector<Of::WIDTH>*>(to) = mine;
             }
         }
         __syncthreads();  // a thread adds what all warps stored

@@ -22,10 +22,20 @@ __device__ constexpr int count_layers() {
 }
 constexpr int LAYERS = count_layers();
 
-// An image's outputs of all layers lie one behind the other, those of layer 0 first.
+// An image's outputs of all layers lie one behind the other, those of layer 0 first, each begun at
+// a multiple of 4 elements.
 __device__ constexpr int outputs_at(int layer) {
     int at = 0;
-    for (int before = 0; before < layer; before++) at += size_of(before + 1);
+    for (int before = 0; before < layer; before++) at += (size_of(before + 1) + 3) / 4 * 4;
     return at;
 }
 constexpr int PITCH = outputs_at(LAYERS);
+
+// Elements of a row of w that a thread loads at once: 16 bytes, where rows are multiples of that.
+__device__ constexpr int width_of(int layer) {
+    return size_of(layer + 1) % 4 == 0 ? 4 : size_of(layer + 1) % 2 == 0 ? 2 : 1;
+}
+template <int WIDTH>
+struct alignas(WIDTH * sizeof(scalar) > 16 ? 16 : WIDTH * sizeof(scalar)) Vector {
+    scalar of[WIDTH];
+};

@@ -7,6 +7,7 @@ of the parameters, which need all images, are `linear_stack_gradient.cu`'s.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,12 +19,12 @@ from kernels.training.softmax_cross_entropy import Scratch
 
 THREADS = 512
 GRADIENT_THREADS = 128
-GRADIENT_ROWS = 16
+GRADIENT_ROWS, GRADIENT_VECTORS = 32, 32
 # One block for each multiprocessor of the largest GPU, where the batch has images for it.
 WANTED_BLOCKS = 132
 IMAGES = (2, 4, 8, 16)  # of a block
 MOST_IMAGES = {4: 16, 8: 4}  # by bytes an element: a thread's sums are registers
-SLICE_IMAGES, MOST_SLICES = 64, 8
+SLICE_IMAGES, MOST_SLICES = 32, 8
 TOGETHER = 4
 
 # LeNet's, as `lenet.model` lays them out: what is compiled where nobody asks for other sizes.
@@ -50,8 +51,8 @@ class LinearStack(NamedTuple):
 
     @property
     def pitch(self) -> int:
-        """Outputs of all layers, of one image."""
-        return sum(self.sizes[1:])
+        """Outputs of all layers, of one image; each layer's are begun at a multiple of 4."""
+        return sum(ceil_div(outputs, 4) * 4 for outputs in self.sizes[1:])
 
     @property
     def defines(self) -> dict[str, int | str]:
@@ -63,7 +64,8 @@ class LinearStack(NamedTuple):
 
     def logits(self, outputs: Any) -> Any:
         """Return the last layer's part of `outputs`, a view."""
-        return outputs[:, self.pitch - self.sizes[-1] :]
+        begin = self.pitch - ceil_div(self.sizes[-1], 4) * 4
+        return outputs[:, begin : begin + self.sizes[-1]]
 
     def slices(self, rows: int) -> int:
         """Return how many slices of so many images `gradient` is to write."""
@@ -169,7 +171,7 @@ def gradient(stack: LinearStack, x: Any, outputs: Any, deltas: Any, partial: Any
     """
     slices, length = partial.shape
     tiles = sum(
-        ceil_div(inputs, GRADIENT_ROWS) * ceil_div(outs, GRADIENT_THREADS)
+        ceil_div(inputs, GRADIENT_ROWS) * ceil_div(outs // math.gcd(outs, 4), GRADIENT_VECTORS)
         for inputs, outs in itertools.pairwise(stack.sizes)
     )
     kernel = gradient_source.kernel("linear_stack_gradient", like=x, **stack.defines)

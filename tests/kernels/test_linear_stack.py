@@ -163,7 +163,7 @@ PLANTED = {
     "a warp's sum missing": (FORWARD, "from = 0; from < WARPS", "from = 1; from < WARPS"),
     "a last row missing": (FORWARD, "row(step, r) < INPUTS", "row(step, r) < INPUTS - 1"),
     "a last image missing": (GRADIENT, "min(end - n0, IMAGES)", "min(end - n0, IMAGES) - 1"),
-    "no bias's gradient": (GRADIENT, "= bias;", "= 0;"),
+    "no bias's gradient": (GRADIENT, "= bias[c];", "= 0;"),
 }
 
 
