@@ -43,9 +43,9 @@ class Recipe(NamedTuple):
         Initial scale: the weights' variance is ``gain / fan_in``.
     """
 
-    epochs: int = 4
+    epochs: int = 5
     batch_size: int = 256
-    lr: float = 0.12
+    lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 0.0005
     augment: int = 0

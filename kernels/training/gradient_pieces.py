@@ -30,7 +30,8 @@ class Piece(NamedTuple):
     begin, end
         Its elements.
     slices
-        How many slices of the batch each leave a sum for it.
+        How many slices of the batch each leave a sum for it; 0 where they do not, and the gradient
+        itself has it.
     """
 
     begin: int
@@ -59,7 +60,7 @@ class GradientPieces:
         The buffer, zeros at first: what no kernel writes, such as the gaps between parameters,
         stays without a gradient.
     slices
-        A view of each piece's part of it, (slices, length), in the pieces' order.
+        A view of each piece's part of it, (slices, length), in the pieces' order; None for no slices.
     struct
         ``struct Pieces`` of ``nesterov_sgd.cu``.
     blocks
@@ -79,6 +80,9 @@ class GradientPieces:
         self.slices: list[Any] = []
         self.blocks, offset, found = 0, 0, []
         for piece in pieces:
+            if not piece.slices:
+                self.slices.append(None)
+                continue
             size, first_block = piece.slices * piece.length, -1
             if piece.slices >= MANY:
                 first_block, self.blocks = self.blocks, self.blocks + ceil_div(piece.length, 32)

@@ -27,9 +27,6 @@ MOST_IMAGES = {4: 16, 8: 4}  # by bytes an element: a thread's sums are register
 SLICE_IMAGES, MOST_SLICES = 32, 8
 TOGETHER = 4
 
-# LeNet's, as `lenet.model` lays them out: what is compiled where nobody asks for other sizes.
-LENET = (400, 120, 84, 10), (0, 48000, 48128, 58240, 58368, 59264)
-
 
 class LinearStack(NamedTuple):
     """The layers: what is compiled in.
@@ -83,15 +80,16 @@ class LinearStack(NamedTuple):
         return (held + sums) * itemsize
 
 
-_LENET = LinearStack(*LENET, 59328)
+# LeNet's, as `lenet.model` lays them out.
+LENET = LinearStack((400, 120, 84, 10), (0, 48000, 48128, 58240, 58368, 59264), 59274)
 source = CudaSource(
     "training/linear_stack.cu",
-    [{**_LENET.defines, "IMAGES": images, "SCALAR": "float"} for images in IMAGES]
-    + [{**_LENET.defines, "IMAGES": images, "SCALAR": "double"} for images in IMAGES[:2]],
+    [{**LENET.defines, "IMAGES": images, "SCALAR": "float"} for images in IMAGES]
+    + [{**LENET.defines, "IMAGES": images, "SCALAR": "double"} for images in IMAGES[:2]],
     THREADS=THREADS,
 )
 gradient_source = CudaSource(
-    "training/linear_stack_gradient.cu", [_LENET.defines], THREADS=GRADIENT_THREADS
+    "training/linear_stack_gradient.cu", [LENET.defines], THREADS=GRADIENT_THREADS
 )
 
 

@@ -18,7 +18,7 @@ from lenet import loss
 
 pytestmark = pytest.mark.skipif(emulator.problem() is not None, reason=str(emulator.problem()))
 
-LENET = LinearStack(*linear_stack.LENET, 59328)
+LENET = linear_stack.LENET
 
 
 def stack_of(sizes):

@@ -5,6 +5,7 @@ import pytest
 from lenet_idx_files import squares
 
 from kernels import cases, table
+from kernels.training import linear_stack
 from lenet import build_model, choose_kernels, train_steps
 from lenet.data import standardise
 from lenet.device import CPU
@@ -58,6 +59,11 @@ def test_the_gradient_of_a_step_in_few_launches_is_the_slope_of_the_loss(batch):
     loss, _ = evaluate(model, x, labels)
     assert figures.losses[0] == pytest.approx(loss, rel=1e-12)
     assert_slope(model, lambda: evaluate(model, x, labels)[0])
+
+
+def test_the_layers_that_are_compiled_ahead_are_lenets():
+    model = build_model(10, choose_kernels("auto", "auto", CPU, block="fused"))
+    assert model.layers[-1].stack == linear_stack.LENET
 
 
 def test_a_model_without_such_a_step_says_so(batch):
