@@ -60,7 +60,8 @@ class GradientPieces:
         The buffer, zeros at first: what no kernel writes, such as the gaps between parameters,
         stays without a gradient.
     slices
-        A view of each piece's part of it, (slices, length), in the pieces' order; None for no slices.
+        A view of each piece's part of it, (slices, length), in the pieces' order; None where there
+        are no slices.
     struct
         ``struct Pieces`` of ``nesterov_sgd.cu``.
     blocks
