@@ -65,6 +65,7 @@ _FILES = {
     ("implicit_gemm", "source"): "conv2d/implicit_gemm.cu",
     ("implicit_gemm", "filter_source"): "conv2d/implicit_gemm_filter.cu",
     ("implicit_gemm_tf32", "gemm.source"): "conv2d/implicit_gemm_tensor.cu",
+    ("implicit_gemm_tf32", "gemm.pack_source"): "conv2d/pack.cu",
     ("implicit_gemm_bf16", "gemm.source"): "conv2d/implicit_gemm_tensor.cu",
     ("max", "source"): "pool2d/max.cu",
     ("avg", "source"): "pool2d/avg.cu",
@@ -292,7 +293,7 @@ PLANTS = (
     _plant(
         "factors cut off instead of rounded", "implicit_gemm_tf32",
         "to_tf32(tile[row][to_col])", "__float_as_uint(tile[row][to_col]) & ~0x1fffu",
-        source="gemm.source",
+        source="gemm.pack_source",
     ),
     _plant(
         "vectors exchanged where read only", "implicit_gemm_bf16",
