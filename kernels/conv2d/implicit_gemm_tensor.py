@@ -146,8 +146,7 @@ class TensorGemm:
         workspace: Any, filters: tuple[int, ...], planes: tuple[int, int],
     ) -> None:  # fmt: skip
         """Pack both sides and multiply them, as many images at a time as the workspace holds."""
-        plan = self.make_plan(direction, shape)
-        sizes = self._sizes(direction, shape, plan, workspace.size)
+        sizes = self._sizes(direction, shape, workspace.size)
         right, left, _ = _parts(workspace, sizes)
         pack(self.pack_source, w, left, *filters)
         count, plane = planes
@@ -155,13 +154,13 @@ class TensorGemm:
             pack(
                 self.pack_source, source[images], right, part.n, count, plane, count * plane, plane
             )  # fmt: skip
-            self.multiply(direction, left, right, b, output[images], part, plan)
+            self.multiply(direction, left, right, b, output[images], part)
 
     def multiply(
-        self, direction: str, left: Any, right: Any, b: Any, output: Any, shape: Conv2dShape,
-        plan: Any,
+        self, direction: str, left: Any, right: Any, b: Any, output: Any, shape: Conv2dShape
     ) -> None:  # fmt: skip
         """Launch the product of packed filters and images that is ``"forward"`` or the like."""
+        plan = self.make_plan(direction, shape)
         if direction == "forward":
             self._launch(direction, output, plan, plan.blocks, (left, right, b, output, shape))
         else:
@@ -173,7 +172,7 @@ class TensorGemm:
     ) -> None:  # fmt: skip
         """Write dw (K,C,R,S) from x (N,C,H,W) and dy (N,K,P,Q)."""
         plan = self.make_plan("backward_filter", shape)
-        sizes = self._sizes("backward_filter", shape, plan, workspace.size)
+        sizes = self._sizes("backward_filter", shape, workspace.size)
         right, left, partial = _parts(workspace, sizes)
         partial = partial.view(dw.dtype) if sizes.partial else dw
         slices = partial.size // dw.size
@@ -200,17 +199,16 @@ class TensorGemm:
         del itemsize
         if direction == "backward_bias":
             return 0
-        return self._sizes(direction, shape, self.make_plan(direction, shape), limit).total
+        return self._sizes(direction, shape, limit).total
 
-    def _sizes(
-        self, direction: str, shape: Conv2dShape, plan: implicit_gemm.Plan, limit: int
-    ) -> Sizes:  # fmt: skip
+    def _sizes(self, direction: str, shape: Conv2dShape, limit: int) -> Sizes:
         """Return what fits `limit` bytes; the same when all that fitted is the limit."""
         x, dy = shape.c * shape.h * shape.w, shape.k * shape.p * shape.q
         if direction == "backward_filter":
             # The images of a vector are packed together.
             step, right, left = self.in_vector, VECTOR_BYTES * x, VECTOR_BYTES * dy
             filters, what = 0, f"{step} rounded images"
+            plan = self.make_plan(direction, shape)
             partial = self._slices(shape, plan) * math.prod(shape.filter_shape) * 4
         else:
             terms, others = (shape.c, shape.k) if direction == "forward" else (shape.k, shape.c)

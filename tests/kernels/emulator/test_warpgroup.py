@@ -95,9 +95,7 @@ def test_copies_need_a_fence(warpgroup):
     x, d = np.zeros((2 * (64 + N), 4), np.uint32), np.ones((64, N), np.float32)
     launch(warpgroup.get_function("copied"), x, d, 1, 4)
     assert (d == 0).all()
-    says = (
-        r"multiply_async at warpgroup.cu:\d+: row 0 .* copied by thread \d+ without an async_proxy"
-    )
+    says = r"multiply_async at warpgroup.cu:\d+: row 0 .* copied by thread \d+ without an async_p"
     with pytest.raises(emulator.EmulatorError, match=says):
         launch(warpgroup.get_function("copied"), x, d, 0, 4)
 

@@ -1,0 +1,162 @@
+// y[n,k,p,q] = b[k] + sum_{c,r,s} x[n,c,h,w] w[k,c,r,s] on Hopper's tensor cores; dx likewise
+// packed_w (K,R,S,C) and packed_x (N,H,W,C) in bfloat16, b (K) or null, y (N,K,P,Q) float32
+// A warpgroup owns 64 filters x COLUMNS positions, a thread of it two rows of pairs of positions.
+// Against implicit_gemm_bf16: a warpgroup's product reads shared memory itself, not its threads'
+// registers. The padded images lie end to end, one position a pixel; a block copies its positions
+// with their halo once for all taps, and a tap is the same matrix, begun some positions further on.
+// Limits: stride 1. Of tiles above 128 columns one block is resident: the sums fill the registers,
+// and what keeps the tensor cores busy is that a product is always under way.
+#include "index.cuh"
+#include "warpgroup.cuh"
+
+static_assert(sizeof(scalar) == 4, "tensor cores take no doubles here");
+
+constexpr int THREADS = 128 * WARPGROUPS_M * WARPGROUPS_N;
+constexpr int RESIDENT_BLOCKS = COLUMNS > 128 ? 1 : 2;
+constexpr int TILE_M = 64 * WARPGROUPS_M, TILE_N = COLUMNS * WARPGROUPS_N;
+constexpr int IN_VECTOR = 8;            // factors in 16 bytes
+constexpr int LINES = THREADS / CHUNK;  // pixels, or filters, that are copied at a time
+constexpr int W_STAGES = 4;             // under the product, before it, and two on their way
+// In shared memory a chunk is CHUNK vectors by pixels (or filters): 8 neighbours are a core matrix,
+// wherever they begin. The pitch puts the vectors that 8 lanes copy on different banks.
+constexpr int PITCH_STEP = 8 / CHUNK;
+constexpr int W_PITCH = TILE_M + PITCH_STEP;
+static_assert(CHUNK == 8 || CHUNK == 2, "a product takes 2 vectors, 8 lanes copy 8 of a pixel");
+
+// A product's place in what is summed over: a chunk of channels, in it a tap.
+struct Step {
+    int chunk, tap;
+
+    __device__ __forceinline__ void next(int taps) {
+        const bool is_last = ++tap == taps;
+        tap = is_last ? 0 : tap;
+        chunk += is_last;
+    }
+};
+
+// Forward, and with `is_turned` filters (and sides exchanged) the gradient to x. Of an image there
+// are rows x cols positions: its pixels, and as many of zeros behind a row, and behind the last
+// row, as the padding on either side of it: what is read left of a row is the end of the one above.
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
+    conv2d_implicit_gemm_wgmma(const unsigned* __restrict__ packed_w,
+                               const unsigned* __restrict__ packed_x, const float* __restrict__ b,
+                               float* __restrict__ y, const Conv2dShape shape, const int rows,
+                               const int cols, const int x_stages, const int is_turned) {
+    extern __shared__ uint4 shared[];
+    __shared__ __align__(8) int place[TILE_N];
+
+    const int taps = shape.r * shape.s, vectors = ceil_div(shape.c, IN_VECTOR);
+    const int chunks = ceil_div(vectors, CHUNK), steps = chunks * taps;
+    const int tiles_m = ceil_div(shape.k, TILE_M);
+    const int m0 = blockIdx.x % tiles_m * TILE_M, n0 = blockIdx.x / tiles_m * TILE_N;
+    const int tap_row = shape.dilation_h * cols;  // positions from a tap to the one below
+    const int pixels = TILE_N + (shape.r - 1) * tap_row + (shape.s - 1) * shape.dilation_w;
+    const int first = n0 - shape.pad_top * cols - shape.pad_left;
+    const int x_pitch = ceil_div(pixels - PITCH_STEP, 8) * 8 + PITCH_STEP;
+    const int x_stage = CHUNK * x_pitch;
+    constexpr int W_STAGE = CHUNK * W_PITCH;
+    uint4* const x_stages_at = shared + W_STAGES * W_STAGE;
+
+    // A thread copies the same vector of several pixels and filters: 128 bytes of each to 8 lanes.
+    const int line = threadIdx.x / CHUNK, vector = threadIdx.x % CHUNK;
+    const auto copy_pixels = [&](int chunk, int share, int shares) {
+        const int from = chunk * CHUNK + vector;
+        uint4* to = x_stages_at + chunk % x_stages * x_stage + vector * x_pitch;
+        for (int i = line + share * LINES; i < pixels; i += shares * LINES) {
+            const int position = max(first + i, 0);
+            const Index4 at = unflatten(position, 1, rows, cols);
+            const bool is_there = position == first + i && at.a < shape.n && at.c < shape.h &&
+                                  at.d < shape.w && from < vectors;
+            const int pixel = (at.a * shape.h + at.c) * shape.w + at.d;
+            copy_async(to + i, reinterpret_cast<const uint4*>(packed_x) + pixel * vectors + from,
+                       is_there);
+        }
+    };
+    const auto copy_filters = [&](const Step& step, int stage) {
+        const int from = step.chunk * CHUNK + vector;
+        const int tap = is_turned ? taps - 1 - step.tap : step.tap;
+        uint4* to = shared + stage * W_STAGE + vector * W_PITCH;
+#pragma unroll
+        for (int i = 0; i < TILE_M; i += LINES) {
+            const int filter = m0 + line + i;
+            if (TILE_M % LINES && line + i >= TILE_M) break;
+            copy_async(
+                to + line + i,
+                reinterpret_cast<const uint4*>(packed_w) + (filter * taps + tap) * vectors + from,
+                from < vectors && filter < shape.k);
+        }
+    };
+
+    for (int i = threadIdx.x; i < TILE_N; i += THREADS) {
+        const Index4 at = unflatten(n0 + i, 1, rows, cols);
+        const bool in_output = at.a < shape.n && at.c < shape.p && at.d < shape.q;
+        place[i] = in_output ? y_offset(shape, at.a, 0, at.c, at.d) : -1;
+    }
+
+    // With a step's filters comes a share of a later chunk's pixels, `lead` chunks on: their stage
+    // is free two steps behind the last product that reads it, and they are there two steps later.
+    const int lead = taps == 1 ? 2 : 1, shares = max(taps - 2, 1);
+    Step now{0, 0}, ahead{0, 0};
+    for (int stage = 0; stage < 2; stage++) {
+        if (stage < lead && stage < chunks) copy_pixels(stage, 0, 1);
+        if (stage < steps) copy_filters(ahead, stage);
+        copy_commit();
+        ahead.next(taps);
+    }
+
+    const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);  // known to be uniform
+    const int group_m = warpgroup / WARPGROUPS_N, group_n = warpgroup % WARPGROUPS_N;
+    const Descriptor of_w = matrix_descriptor(shared + group_m * 64, W_PITCH * 16, 8 * 16);
+    const Descriptor of_x =
+        matrix_descriptor(x_stages_at + group_n * COLUMNS, x_pitch * 16, 8 * 16);
+    float sums[COLUMNS / 2] = {};
+    for (int step = 0; step < steps; step++) {
+        const int tap_at = now.tap / shape.s * tap_row + now.tap % shape.s * shape.dilation_w;
+        const Descriptor w = of_w + step % W_STAGES * W_STAGE;
+        const Descriptor x = of_x + now.chunk % x_stages * x_stage + tap_at;
+        // This step's factors are there when each thread has waited for its own copies and fenced
+        // them for the products; and all warpgroups have waited for the product before the last,
+        // whose stage the next copies take.
+        copy_wait<1>();
+        async_proxy_fence();
+        __syncthreads();
+        warpgroup_fence();
+#pragma unroll  // one after the other, nothing between
+        for (int v = 0; v < CHUNK; v += 2) multiply_async(sums, w + v * W_PITCH, x + v * x_pitch);
+        multiply_commit();
+
+        const int share = taps > 2 ? now.tap - 1 : now.tap;
+        if (share >= 0 && share < shares && now.chunk + lead < chunks) {
+            copy_pixels(now.chunk + lead, share, shares);
+        }
+        if (step + 2 < steps) copy_filters(ahead, (step + 2) % W_STAGES);
+        copy_commit();  // an empty group too: the wait counts them
+        now.next(taps);
+        ahead.next(taps);
+        multiply_wait<1>();
+    }
+    multiply_wait(sums);
+
+    // Store: 4 lanes have 8 neighbours in a row.
+    const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int filter = m0 + group_m * 64 + warp * 16 + half * 8 + lane / 4;
+        if (filter >= shape.k) continue;
+        const float start = b ? b[filter] : 0.0f;
+        float* out = y + filter * shape.p * shape.q;
+#pragma unroll
+        for (int i = 0; i < COLUMNS / 8; i++) {
+            const int2 to =
+                *reinterpret_cast<const int2*>(&place[group_n * COLUMNS + i * 8 + lane % 4 * 2]);
+            const float2 pair =
+                make_float2(sums[i * 4 + half * 2] + start, sums[i * 4 + half * 2 + 1] + start);
+            if (to.x >= 0 && to.y == to.x + 1 && (size_t)(out + to.x) % 8 == 0) {
+                *reinterpret_cast<float2*>(out + to.x) = pair;
+                continue;
+            }
+            if (to.x >= 0) out[to.x] = pair.x;
+            if (to.y >= 0) out[to.y] = pair.y;
+        }
+    }
+}

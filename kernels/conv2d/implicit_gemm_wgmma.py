@@ -1,0 +1,192 @@
+"""implicit_gemm_bf16 by Hopper's warpgroup products (`implicit_gemm_wgmma.cu`), for stride 1.
+
+The gradient to the filters is implicit_gemm_bf16's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kernels.conv2d.bias import backward_bias
+from kernels.conv2d.implicit_gemm_tensor import MULTIPROCESSORS, TensorGemm
+from kernels.conv2d.pack import VECTOR_BYTES
+from kernels.conv2d.slices import slices_source
+from kernels.shapes import Conv2dShape
+from kernels.source import CudaSource, ceil_div
+
+__all__ = [
+    "backward_bias", "backward_data", "backward_filter", "forward", "pack_source", "refuses",
+    "slices_source", "source", "warpgroup_source", "workspace_bytes",
+]  # fmt: skip
+
+IN_VECTOR = 8
+W_STAGES = 4
+SHARED_BYTES = 227 << 10  # of a block, its table of places included
+# What passes on an SM's clock: bytes of shared memory; products of a 64x16x16 tile take 8.
+PASS_BYTES = 128
+# Clocks of a block that no product hides where it is alone on an SM (guessed): its first copies,
+# its stores; and of each step's barrier.
+ALONE_CLOCKS, STEP_CLOCKS = 4000, 30
+
+
+class Tile(NamedTuple):
+    """A block's warpgroups down filters and along positions, positions of each, vectors a chunk."""
+
+    warpgroups_m: int
+    warpgroups_n: int
+    columns: int
+    chunk: int
+
+    @property
+    def defines(self) -> dict[str, int]:
+        """The macros of the .cu file."""
+        return {name.upper(): value for name, value in self._asdict().items()}
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 128 * self.warpgroups_m * self.warpgroups_n
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Filters and positions of a block."""
+        return 64 * self.warpgroups_m, self.columns * self.warpgroups_n
+
+    @property
+    def resident(self) -> int:
+        """Blocks that the registers of a multiprocessor hold."""
+        return 1 if self.columns > 128 else 2
+
+
+TILES = (
+    *(Tile(2, 1, columns, 8) for columns in (256, 224, 208, 192, 128)),
+    *(Tile(1, 2, columns, 8) for columns in (256, 208, 128)),
+    Tile(2, 1, 128, 2),
+    Tile(1, 2, 128, 2),
+)
+warpgroup_source = CudaSource(
+    "conv2d/implicit_gemm_wgmma.cu",
+    [tile.defines for tile in TILES],
+    least_arch="sm_90a",
+    SCALAR="float",
+)
+
+
+class Plan(NamedTuple):
+    """How a correlation is cut up; an image is rows x cols positions, padding and all."""
+
+    tile: Tile
+    blocks: int
+    shared_bytes: int
+    rows: int
+    cols: int
+    x_stages: int
+    clocks: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether a block has the shared memory."""
+        return self.shared_bytes + 4 * self.tile.extent[1] <= SHARED_BYTES
+
+
+class WarpgroupGemm(TensorGemm):
+    """The forward pass and the gradient to x by warpgroup products."""
+
+    def refuses(self, direction: str, shape: Conv2dShape, dtype: str) -> str:
+        """Return why a pass does not take a shape or a dtype, or nothing."""
+        if (why := super().refuses(direction, shape, dtype)) or direction.startswith("backward_fi"):
+            return why
+        if direction == "backward_bias":
+            return ""
+        if shape.stride != (1, 1):
+            return f"takes stride 1 only, but this has stride {shape.stride}"
+        least = min(make_plans(correlation(direction, shape)), key=lambda plan: plan.shared_bytes)
+        if least.fits:
+            return ""
+        return (
+            f"keeps the pixels under {shape.r}x{shape.s} filters with dilation {shape.dilation} in "
+            f"shared memory, which takes {least.shared_bytes:,} bytes for rows of {least.cols} but "
+            f"there are {SHARED_BYTES:,}"
+        )
+
+    def multiply(
+        self, direction: str, left: Any, right: Any, b: Any, output: Any, shape: Conv2dShape
+    ) -> None:  # fmt: skip
+        """Launch the product of packed filters and images that is ``"forward"`` or the like."""
+        shape = correlation(direction, shape)
+        plan = best_plan(shape)
+        numbers = map(np.int32, (plan.rows, plan.cols, plan.x_stages, direction != "forward"))
+        warpgroup_source.kernel("conv2d_implicit_gemm_wgmma", output, **plan.tile.defines)(
+            (plan.blocks,),
+            (plan.tile.threads,),
+            (left, right, b, output, shape, *numbers),
+            shared_mem=plan.shared_bytes,
+        )
+
+
+def correlation(direction: str, shape: Conv2dShape) -> Conv2dShape:
+    """Return the forward pass that a pass is: for dx that of dy with the filters turned round."""
+    if direction == "forward":
+        return shape
+    reach_h, reach_w = (shape.r - 1) * shape.dilation_h, (shape.s - 1) * shape.dilation_w
+    return Conv2dShape(
+        shape.n, shape.k, shape.p, shape.q, shape.c, shape.r, shape.s, shape.h, shape.w, 1, 1,
+        reach_h - shape.pad_top, reach_h - shape.pad_bottom,
+        reach_w - shape.pad_left, reach_w - shape.pad_right, *shape.dilation,
+    )  # fmt: skip
+
+
+def best_plan(shape: Conv2dShape) -> Plan:
+    """Return the plan of those that fit which keeps a multiprocessor busy for the shortest time."""
+    return min(
+        (plan for plan in make_plans(shape) if plan.fits), key=lambda plan: plan.clocks
+    )  # fmt: skip
+
+
+def make_plans(shape: Conv2dShape) -> list[Plan]:
+    """Return how each tile would cut up a correlation with stride 1."""
+    rows = _positions(shape.h, shape.p, shape.pad_top, (shape.r - 1) * shape.dilation_h)
+    cols = _positions(shape.w, shape.q, shape.pad_left, (shape.s - 1) * shape.dilation_w)
+    return [_plan(shape, tile, rows, cols) for tile in TILES]
+
+
+def _positions(extent: int, outputs: int, before: int, reach: int) -> int:
+    """Return the positions of a row (column): its pixels and the wider side's padding behind."""
+    behind = outputs - 1 + reach - before - (extent - 1)
+    return max(extent + max(before, behind, 0), outputs)
+
+
+def _plan(shape: Conv2dShape, tile: Tile, rows: int, cols: int) -> Plan:
+    tile_m, tile_n = tile.extent
+    taps, chunks = shape.r * shape.s, ceil_div(ceil_div(shape.c, IN_VECTOR), tile.chunk)
+    blocks = ceil_div(shape.k, tile_m) * ceil_div(shape.n * rows * cols, tile_n)
+    halo = (shape.r - 1) * shape.dilation_h * cols + (shape.s - 1) * shape.dilation_w
+    step = 8 // tile.chunk  # of a pitch, as in the .cu file
+    pixels = ceil_div(tile_n + halo - step, 8) * 8 + step
+    # A chunk's pixels are copied while the one before is multiplied; of few taps, still earlier.
+    x_stages = min(chunks, max(2, 5 - taps))
+    a_vector = tile.chunk * VECTOR_BYTES
+    shared_bytes = a_vector * (W_STAGES * (tile_m + step) + x_stages * pixels)
+
+    warpgroups, products = tile.warpgroups_m * tile.warpgroups_n, tile.chunk // 2
+    tensor = warpgroups * products * tile.columns / 2
+    reads = warpgroups * products * (64 + tile.columns) * 2 * VECTOR_BYTES
+    copies = 2 * a_vector * (tile_m + pixels / taps)
+    a_step = max(tensor, (reads + copies) / PASS_BYTES) + STEP_CLOCKS
+    resident = tile.resident if tile.resident * shared_bytes <= SHARED_BYTES else 1
+    a_block = chunks * taps * a_step + (ALONE_CLOCKS if resident == 1 else 0)
+    clocks = ceil_div(blocks, MULTIPROCESSORS * resident) * resident * a_block
+    return Plan(tile, blocks, shared_bytes, rows, cols, x_stages, clocks)
+
+
+gemm = WarpgroupGemm("implicit_gemm_wgmma", "bfloat16", is_bf16=True)
+source = gemm.source
+pack_source = gemm.pack_source
+
+forward = gemm.forward
+backward_data = gemm.backward_data
+backward_filter = gemm.backward_filter
+workspace_bytes = gemm.workspace_bytes
+refuses = gemm.refuses
