@@ -12,7 +12,7 @@
 static_assert(sizeof(scalar) == 4, "tensor cores take no doubles here");
 
 constexpr int THREADS = 128 * WARPGROUPS_M * WARPGROUPS_N;
-constexpr int RESIDENT_BLOCKS = COLUMNS > 128 ? 1 : 2;
+constexpr int RESIDENT_BLOCKS = THREADS == 128 || COLUMNS <= 128 ? 2 : 1;
 constexpr int TILE_M = 64 * WARPGROUPS_M, TILE_N = COLUMNS * WARPGROUPS_N;
 constexpr int IN_VECTOR = 8;            // factors in 16 bytes
 constexpr int LINES = THREADS / CHUNK;  // pixels, or filters, that are copied at a time
@@ -137,20 +137,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
     }
     multiply_wait(sums);
 
-    // Store: 4 lanes have 8 neighbours in a row.
+    // Store: 4 lanes have 8 neighbours in a row, of two filters.
     const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+    const int filter = m0 + group_m * 64 + warp * 16 + lane / 4, plane = shape.p * shape.q;
+    float start[2];
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int filter = m0 + group_m * 64 + warp * 16 + half * 8 + lane / 4;
-        if (filter >= shape.k) continue;
-        const float start = b ? b[filter] : 0.0f;
-        float* out = y + filter * shape.p * shape.q;
+    for (int i = 0; i < 2; i++) start[i] = b && filter + i * 8 < shape.k ? b[filter + i * 8] : 0.0f;
 #pragma unroll
-        for (int i = 0; i < COLUMNS / 8; i++) {
-            const int2 to =
-                *reinterpret_cast<const int2*>(&place[group_n * COLUMNS + i * 8 + lane % 4 * 2]);
+    for (int col = 0; col < COLUMNS / 8; col++) {
+        const int2 to =
+            *reinterpret_cast<const int2*>(&place[group_n * COLUMNS + col * 8 + lane % 4 * 2]);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            if (filter + i * 8 >= shape.k) continue;
+            float* out = y + (filter + i * 8) * plane;
             const float2 pair =
-                make_float2(sums[i * 4 + half * 2] + start, sums[i * 4 + half * 2 + 1] + start);
+                make_float2(sums[col * 4 + i * 2] + start[i], sums[col * 4 + i * 2 + 1] + start[i]);
             if (to.x >= 0 && to.y == to.x + 1 && (size_t)(out + to.x) % 8 == 0) {
                 *reinterpret_cast<float2*>(out + to.x) = pair;
                 continue;

@@ -24,11 +24,11 @@ __all__ = [
 IN_VECTOR = 8
 W_STAGES = 4
 SHARED_BYTES = 227 << 10  # of a block, its table of places included
-# What passes on an SM's clock: bytes of shared memory; products of a 64x16x16 tile take 8.
-PASS_BYTES = 128
-# Clocks of a block that no product hides where it is alone on an SM (guessed): its first copies,
-# its stores; and of each step's barrier.
-ALONE_CLOCKS, STEP_CLOCKS = 4000, 30
+# On an SM's clock: bytes that pass its shared memory, and (guessed) those it gets from L2.
+SHARED_RATE, L2_RATE = 128, 24
+# Clocks, guessed: of a block's first copies and its stores, which no product of its own hides; and
+# from a step's barrier by way of its copies to the next.
+ENDS_CLOCKS, STEP_CLOCKS = 4000, 300
 
 
 class Tile(NamedTuple):
@@ -57,14 +57,14 @@ class Tile(NamedTuple):
     @property
     def resident(self) -> int:
         """Blocks that the registers of a multiprocessor hold."""
-        return 1 if self.columns > 128 else 2
+        return 2 if self.threads == 128 or self.columns <= 128 else 1
 
 
 TILES = (
-    *(Tile(2, 1, columns, 8) for columns in (256, 224, 208, 192, 128)),
+    *(Tile(2, 1, columns, 8) for columns in (256, 224, 208)),
     *(Tile(1, 2, columns, 8) for columns in (256, 208, 128)),
-    Tile(2, 1, 128, 2),
-    Tile(1, 2, 128, 2),
+    *(Tile(1, 1, columns, 8) for columns in (256, 240, 208, 128)),
+    *(Tile(*warpgroups, 128, 2) for warpgroups in ((2, 1), (1, 2))),
 )
 warpgroup_source = CudaSource(
     "conv2d/implicit_gemm_wgmma.cu",
@@ -173,11 +173,15 @@ def _plan(shape: Conv2dShape, tile: Tile, rows: int, cols: int) -> Plan:
     warpgroups, products = tile.warpgroups_m * tile.warpgroups_n, tile.chunk // 2
     tensor = warpgroups * products * tile.columns / 2
     reads = warpgroups * products * (64 + tile.columns) * 2 * VECTOR_BYTES
-    copies = 2 * a_vector * (tile_m + pixels / taps)
-    a_step = max(tensor, (reads + copies) / PASS_BYTES) + STEP_CLOCKS
+    copied = a_vector * (tile_m + pixels / taps)
+    a_multiprocessor = ceil_div(blocks, MULTIPROCESSORS)
     resident = tile.resident if tile.resident * shared_bytes <= SHARED_BYTES else 1
-    a_block = chunks * taps * a_step + (ALONE_CLOCKS if resident == 1 else 0)
-    clocks = ceil_div(blocks, MULTIPROCESSORS * resident) * resident * a_block
+    a_step = max(
+        tensor, (reads + 2 * copied) / SHARED_RATE, copied / L2_RATE,
+        STEP_CLOCKS / min(resident, a_multiprocessor),
+    )  # fmt: skip
+    ends = ENDS_CLOCKS * (a_multiprocessor if resident == 1 else 1)
+    clocks = a_multiprocessor * chunks * taps * a_step + ends
     return Plan(tile, blocks, shared_bytes, rows, cols, x_stages, clocks)
 
 
