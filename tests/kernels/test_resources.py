@@ -22,7 +22,10 @@ nvrtc = pytest.importorskip(
 
 CUDA_C = [row for row in table.rows() if row.language == "cuda_c"]
 ON_GPU = [row for row in table.rows() if "gpu" in row.places]
-LONG = ("register_tiled", "implicit_gemm", "implicit_gemm_tf32", "implicit_gemm_bf16", "fused")
+LONG = (
+    "register_tiled", "implicit_gemm", "implicit_gemm_tf32", "implicit_gemm_bf16",
+    "implicit_gemm_wgmma", "fused",
+)  # fmt: skip
 
 KNOWN = """
 extern "C" __global__ void shared_4000(float* x) {
