@@ -29,7 +29,7 @@ def rows(label, operation, direction, shape, seconds: dict[str, float]) -> list[
     return [
         Row(
             operation, name, direction, "peer" if name.startswith("torch") else "kernel", "x",
-            label, label, shape._asdict(), "float32", "bf16" if "bf16" in name else "fp32",
+            label, label, shape._asdict(), "float32", "bf16" if name in targets.BF16 else "fp32",
             work.flops, 0, work.least_bytes, work.input_bytes, "timed", cold=timing(value),
         )
         for name, value in seconds.items()
