@@ -5,10 +5,12 @@ The gradient to the filters is implicit_gemm_bf16's own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from kernels import tuned
 from kernels.conv2d.bias import backward_bias
 from kernels.conv2d.implicit_gemm_tensor import MULTIPROCESSORS, TensorGemm
 from kernels.conv2d.pack import VECTOR_BYTES
@@ -18,7 +20,7 @@ from kernels.source import CudaSource, ceil_div
 
 __all__ = [
     "backward_bias", "backward_data", "backward_filter", "forward", "pack_source", "refuses",
-    "slices_source", "source", "warpgroup_source", "workspace_bytes",
+    "slices_source", "source", "tiles", "warpgroup_source", "workspace_bytes",
 ]  # fmt: skip
 
 IN_VECTOR = 8
@@ -115,8 +117,9 @@ class WarpgroupGemm(TensorGemm):
         self, direction: str, left: Any, right: Any, b: Any, output: Any, shape: Conv2dShape
     ) -> None:  # fmt: skip
         """Launch the product of packed filters and images that is ``"forward"`` or the like."""
+        searched = tuned.tile("conv2d", self.name, direction, shape, output)
         shape = correlation(direction, shape)
-        plan = best_plan(shape)
+        plan = best_plan(shape, [_tile_of(searched)] if searched else None)
         numbers = map(np.int32, (plan.rows, plan.cols, plan.x_stages, direction != "forward"))
         warpgroup_source.kernel("conv2d_implicit_gemm_wgmma", output, **plan.tile.defines)(
             (plan.blocks,),
@@ -138,18 +141,38 @@ def correlation(direction: str, shape: Conv2dShape) -> Conv2dShape:
     )  # fmt: skip
 
 
-def best_plan(shape: Conv2dShape) -> Plan:
+def tiles(direction: str, shape: Conv2dShape, itemsize: int) -> list[dict[str, int]]:
+    """Return the tiles that a pass may have, the usual one first."""
+    if direction not in ("forward", "backward_data") or refuses(direction, shape, "float32"):
+        return []
+    del itemsize
+    usual = best_plan(correlation(direction, shape)).tile
+    some = [
+        Tile(*warpgroups, columns, 8)
+        for warpgroups in ((2, 1), (1, 2), (1, 1))
+        for columns in range(64, 257, 16)
+    ]
+    plans = make_plans(correlation(direction, shape), some)
+    others = [plan.tile for plan in plans if plan.fits and plan.tile != usual]
+    return [tile.defines for tile in (usual, *others)]
+
+
+def _tile_of(defines: dict[str, int]) -> Tile:
+    return Tile(**{name.lower(): value for name, value in defines.items()})
+
+
+def best_plan(shape: Conv2dShape, tiles: Sequence[Tile] | None = None) -> Plan:
     """Return the plan of those that fit which keeps a multiprocessor busy for the shortest time."""
     return min(
-        (plan for plan in make_plans(shape) if plan.fits), key=lambda plan: plan.clocks
-    )  # fmt: skip
+        (plan for plan in make_plans(shape, tiles) if plan.fits), key=lambda plan: plan.clocks
+    )
 
 
-def make_plans(shape: Conv2dShape) -> list[Plan]:
-    """Return how each tile would cut up a correlation with stride 1."""
+def make_plans(shape: Conv2dShape, tiles: Sequence[Tile] | None = None) -> list[Plan]:
+    """Return how each tile, of `TILES` unless others are given, would cut up a correlation."""
     rows = _positions(shape.h, shape.p, shape.pad_top, (shape.r - 1) * shape.dilation_h)
     cols = _positions(shape.w, shape.q, shape.pad_left, (shape.s - 1) * shape.dilation_w)
-    return [_plan(shape, tile, rows, cols) for tile in TILES]
+    return [_plan(shape, tile, rows, cols) for tile in tiles or TILES]
 
 
 def _positions(extent: int, outputs: int, before: int, reach: int) -> int:

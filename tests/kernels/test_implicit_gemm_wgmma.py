@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels import check, compare, operations, place, precision, source, table, xray
+from kernels import check, compare, operations, place, precision, source, table, tuned, xray
 from kernels.choosing import candidates
 from kernels.conv2d import implicit_gemm_wgmma as wgmma
 from kernels.shapes import Conv2dShape
@@ -103,6 +103,23 @@ def test_the_gradient_to_the_filters_takes_any_stride():
     judged("backward_filter", shape)
 
 
+def test_a_searched_tile_is_used():
+    shape = SHAPES["dilated"]
+    usual, *others = ROW.launchers.tiles("forward", shape, 4)
+    assert usual == wgmma.best_plan(shape).tile.defines
+    assert usual not in others
+    for tile in (others[0], others[-1]):
+        with tuned.using("conv2d", ROW.name, tile), source.recorded_launches() as launches:
+            kernels.conv2d(
+                np.ones(shape.input_shape, np.float32), np.ones(shape.filter_shape, np.float32),
+                dilation=shape.dilation, padding=(3, 4), kernel=ROW.name,
+            )  # fmt: skip
+        assert launches[-1].defines.items() >= tile.items()
+    with tuned.using("conv2d", ROW.name, others[-1]):
+        judged("forward", shape)
+    assert ROW.launchers.tiles("backward_filter", shape, 4) == []
+
+
 @pytest.mark.parametrize("capability", ["80", "100", "120"])
 def test_another_gpu_is_refused(capability, monkeypatch):
     monkeypatch.setattr(place, "on_gpu", lambda _: True)
@@ -127,8 +144,9 @@ def test_auto_may_choose_it_where_bfloat16_is_allowed():
     shape = Conv2dShape.of((2, 5, 11, 13), (7, 5, 3, 4))
     fixed = table.find("conv2d", "naive")
     with precision.reduced_precision("bf16"):
-        assert ROW in candidates(fixed, "forward", shape, "float32")
-    assert ROW not in candidates(fixed, "forward", shape, "float32")
+        assert ROW in candidates(fixed, "forward", shape, "float32", "sm_90")
+        assert ROW not in candidates(fixed, "forward", shape, "float32", "sm_100")
+    assert ROW not in candidates(fixed, "forward", shape, "float32", "sm_90")
 
 
 @EACH_TILE
