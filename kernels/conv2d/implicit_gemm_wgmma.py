@@ -26,10 +26,12 @@ __all__ = [
 IN_VECTOR = 8
 W_STAGES = 4
 SHARED_BYTES = 227 << 10  # of a block, its table of places included
-# On an SM's clock: bytes that pass its shared memory, and (guessed) those it gets from L2.
+# On an SM's clock: bytes that pass its shared memory. The rest is guessed: bytes from L2; the share
+# of what the parts of an SM do that is not hidden behind the busiest; the clocks of a block's first
+# copies and its stores, which no product of its own hides, and from a step's barrier by way of its
+# copies to the next.
 SHARED_RATE, L2_RATE = 128, 24
-# Clocks, guessed: of a block's first copies and its stores, which no product of its own hides; and
-# from a step's barrier by way of its copies to the next.
+NOT_HIDDEN = 0.2
 ENDS_CLOCKS, STEP_CLOCKS = 4000, 300
 
 
@@ -199,10 +201,9 @@ def _plan(shape: Conv2dShape, tile: Tile, rows: int, cols: int) -> Plan:
     copied = a_vector * (tile_m + pixels / taps)
     a_multiprocessor = ceil_div(blocks, MULTIPROCESSORS)
     resident = tile.resident if tile.resident * shared_bytes <= SHARED_BYTES else 1
-    a_step = max(
-        tensor, (reads + 2 * copied) / SHARED_RATE, copied / L2_RATE,
-        STEP_CLOCKS / min(resident, a_multiprocessor),
-    )  # fmt: skip
+    busy = tensor, (reads + 2 * copied) / SHARED_RATE, copied / L2_RATE
+    a_step = max(*busy, STEP_CLOCKS / min(resident, a_multiprocessor))
+    a_step += NOT_HIDDEN * (sum(busy) - max(busy))
     ends = ENDS_CLOCKS * (a_multiprocessor if resident == 1 else 1)
     clocks = a_multiprocessor * chunks * taps * a_step + ends
     return Plan(tile, blocks, shared_bytes, rows, cols, x_stages, clocks)
