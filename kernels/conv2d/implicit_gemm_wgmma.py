@@ -24,15 +24,14 @@ __all__ = [
 ]  # fmt: skip
 
 IN_VECTOR = 8
-W_STAGES = 4
-SHARED_BYTES = 227 << 10  # of a block, its table of places included
-# On an SM's clock: bytes that pass its shared memory. The rest is guessed: bytes from L2; the share
-# of what the parts of an SM do that is not hidden behind the busiest; the clocks of a block's first
-# copies and its stores, which no product of its own hides, and from a step's barrier by way of its
-# copies to the next.
+W_STAGES = 4  # under the product, under the one before, and two on their way
+SHARED_BYTES = 227 << 10  # of a block, its tables of places included
+# On an SM's clock: bytes that pass its shared memory. The rest is guessed: bytes from L2; how much
+# of what the parts of an SM do is not hidden behind the busiest; the clocks of a tile's stores,
+# which no product of its block hides, and from a step's barrier by way of its copies to the next.
 SHARED_RATE, L2_RATE = 128, 24
 NOT_HIDDEN = 0.2
-ENDS_CLOCKS, STEP_CLOCKS = 4000, 300
+END_CLOCKS, STEP_CLOCKS = 2000, 300
 
 
 class Tile(NamedTuple):
@@ -59,16 +58,21 @@ class Tile(NamedTuple):
         return 64 * self.warpgroups_m, self.columns * self.warpgroups_n
 
     @property
+    def shared_limit(self) -> int:
+        """Bytes of dynamic shared memory that a block can have beside its places, twice."""
+        return SHARED_BYTES - 2 * 4 * self.extent[1]
+
+    @property
     def resident(self) -> int:
         """Blocks that the registers of a multiprocessor hold."""
-        return 2 if self.threads == 128 or self.columns <= 128 else 1
+        return 2 if self.threads == 128 or self.columns <= 112 else 1
 
 
 TILES = (
     *(Tile(2, 1, columns, 8) for columns in (256, 224, 208)),
-    *(Tile(1, 2, columns, 8) for columns in (256, 208, 128)),
+    *(Tile(1, 2, columns, 8) for columns in (256, 208, 112)),
     *(Tile(1, 1, columns, 8) for columns in (256, 240, 208, 128)),
-    *(Tile(*warpgroups, 128, 2) for warpgroups in ((2, 1), (1, 2))),
+    *(Tile(*warpgroups, 112, 2) for warpgroups in ((2, 1), (1, 2))),
 )
 warpgroup_source = CudaSource(
     "conv2d/implicit_gemm_wgmma.cu",
@@ -87,12 +91,14 @@ class Plan(NamedTuple):
     rows: int
     cols: int
     x_stages: int
+    w_stages: int
+    keeps_w: bool
     clocks: float
 
     @property
     def fits(self) -> bool:
         """Whether a block has the shared memory."""
-        return self.shared_bytes + 4 * self.tile.extent[1] <= SHARED_BYTES
+        return self.shared_bytes <= self.tile.shared_limit
 
 
 class WarpgroupGemm(TensorGemm):
@@ -122,7 +128,17 @@ class WarpgroupGemm(TensorGemm):
         searched = tuned.tile("conv2d", self.name, direction, shape, output)
         shape = correlation(direction, shape)
         plan = best_plan(shape, [_tile_of(searched)] if searched else None)
-        numbers = map(np.int32, (plan.rows, plan.cols, plan.x_stages, direction != "forward"))
+        numbers = map(
+            np.int32,
+            (
+                plan.rows,
+                plan.cols,
+                plan.x_stages,
+                plan.w_stages,
+                plan.keeps_w,
+                direction != "forward",
+            ),
+        )
         warpgroup_source.kernel("conv2d_implicit_gemm_wgmma", output, **plan.tile.defines)(
             (plan.blocks,),
             (plan.tile.threads,),
@@ -186,27 +202,41 @@ def _positions(extent: int, outputs: int, before: int, reach: int) -> int:
 def _plan(shape: Conv2dShape, tile: Tile, rows: int, cols: int) -> Plan:
     tile_m, tile_n = tile.extent
     taps, chunks = shape.r * shape.s, ceil_div(ceil_div(shape.c, IN_VECTOR), tile.chunk)
-    blocks = ceil_div(shape.k, tile_m) * ceil_div(shape.n * rows * cols, tile_n)
+    tiles_m = ceil_div(shape.k, tile_m)
+    tiles = tiles_m * ceil_div(shape.n * rows * cols, tile_n)
     halo = (shape.r - 1) * shape.dilation_h * cols + (shape.s - 1) * shape.dilation_w
     step = 8 // tile.chunk  # of a pitch, as in the .cu file
     pixels = ceil_div(tile_n + halo - step, 8) * 8 + step
-    # A chunk's pixels are copied while the one before is multiplied; of few taps, still earlier.
-    x_stages = min(chunks, max(2, 5 - taps))
     a_vector = tile.chunk * VECTOR_BYTES
-    shared_bytes = a_vector * (W_STAGES * (tile_m + step) + x_stages * pixels)
+
+    def bytes_of(x_stages: int, w_stages: int) -> int:
+        return a_vector * (w_stages * (tile_m + step) + x_stages * pixels)
+
+    # A chunk's pixels are copied while the one before is multiplied; of few taps, still earlier.
+    most_x_stages = max(2, 5 - taps)
+    resident = tile.resident
+    if resident * (bytes_of(most_x_stages, W_STAGES) + 8 * tile_n) > SHARED_BYTES:
+        resident = 1
+    blocks = min(tiles, MULTIPROCESSORS * resident)
+    x_stages = min(ceil_div(tiles, blocks) * chunks, most_x_stages)
+    # Where a block has the same filters again and again, and room for all, they are copied once.
+    w_stages, keeps_w = W_STAGES, False
+    if blocks % tiles_m == 0 and bytes_of(x_stages, chunks * taps) <= tile.shared_limit // resident:
+        w_stages, keeps_w = chunks * taps, True
 
     warpgroups, products = tile.warpgroups_m * tile.warpgroups_n, tile.chunk // 2
     tensor = warpgroups * products * tile.columns / 2
     reads = warpgroups * products * (64 + tile.columns) * 2 * VECTOR_BYTES
-    copied = a_vector * (tile_m + pixels / taps)
-    a_multiprocessor = ceil_div(blocks, MULTIPROCESSORS)
-    resident = tile.resident if tile.resident * shared_bytes <= SHARED_BYTES else 1
+    copied = a_vector * (tile_m * (not keeps_w) + pixels / taps)
+    a_multiprocessor = ceil_div(tiles, MULTIPROCESSORS)
     busy = tensor, (reads + 2 * copied) / SHARED_RATE, copied / L2_RATE
     a_step = max(*busy, STEP_CLOCKS / min(resident, a_multiprocessor))
     a_step += NOT_HIDDEN * (sum(busy) - max(busy))
-    ends = ENDS_CLOCKS * (a_multiprocessor if resident == 1 else 1)
+    ends = END_CLOCKS * (a_multiprocessor if resident == 1 else 1)
     clocks = a_multiprocessor * chunks * taps * a_step + ends
-    return Plan(tile, blocks, shared_bytes, rows, cols, x_stages, clocks)
+    return Plan(
+        tile, blocks, bytes_of(x_stages, w_stages), rows, cols, x_stages, w_stages, keeps_w, clocks
+    )  # fmt: skip
 
 
 gemm = WarpgroupGemm("implicit_gemm_wgmma", "bfloat16", is_bf16=True)

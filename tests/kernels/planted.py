@@ -313,6 +313,7 @@ PLANTS = (
             ("groups of 8 positions apart", "x_pitch * 16, 8 * 16", "x_pitch * 16, 16 * 16"),
             ("vectors of filters without their pad", "W_PITCH * 16, 8 * 16", "TILE_M * 16, 8 * 16"),
             ("a tap a row too far", "now.tap / shape.s * tap_row", "(now.tap / shape.s + 1) * tap_row"),
+            ("the tile before's places", "places[(turn + 1) % 2]", "places[turn % 2]"),
             ("filters not turned", "is_turned ? taps - 1 - step.tap : step.tap", "step.tap"),
             ("padding of an image's end read as pixels", "at.c < shape.h &&", ""),
             ("no wait for what is copied to products", "copy_wait<1>();", ""),
@@ -320,8 +321,8 @@ PLANTS = (
             ("no barrier before products", "__syncthreads();", ""),
             ("no fence before the sums", "warpgroup_fence();", ""),
             ("no wait for the product before the last", "multiply_wait<1>();", ""),
-            ("filters written under a product", "constexpr int W_STAGES = 4;", "constexpr int W_STAGES = 3;"),
-            ("pixels written under a product", "chunk % x_stages * x_stage + vector", "vector"),
+            ("filters written under a product", "(step + 2) % w_stages", "step % w_stages"),
+            ("pixels written under a product", "step.count % x_stages * x_stage +", ""),
             ("sums read before they are there", "multiply_wait(sums);", ""),
         )
     ),

@@ -30,7 +30,9 @@ def judged(direction, shape):
 @EACH_TILE
 def test_each_tile_is_right(tile, direction, monkeypatch):
     monkeypatch.setattr(wgmma, "TILES", (tile,))
-    # Several blocks either way, two chunks of channels, several images in a block; nothing whole.
+    monkeypatch.setattr(wgmma, "MULTIPROCESSORS", 1)
+    # Several tiles either way, of a block too, two chunks of channels, several images in a tile;
+    # nothing whole.
     few, many = 9 * tile.chunk - 4, 64 * tile.warpgroups_m + 5
     c, k = (few, many) if direction == "forward" else (many, few)
     judged(direction, Conv2dShape.of((7, c, 9, 8), (k, c, 3, 3), padding=((1, 0), (1, 1))))
@@ -50,10 +52,27 @@ SHAPES = {
 }
 
 
+@pytest.mark.parametrize("multiprocessors", [1, 132])
 @pytest.mark.parametrize("direction", GATHERED)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
-def test_shapes_and_stages(shape, direction):
+def test_shapes_and_stages(shape, direction, multiprocessors, monkeypatch):
+    monkeypatch.setattr(wgmma, "MULTIPROCESSORS", multiprocessors)
     judged(direction, shape)
+
+
+def test_filters_that_a_block_needs_again_are_copied_once(monkeypatch):
+    monkeypatch.setattr(wgmma, "MULTIPROCESSORS", 1)
+    monkeypatch.setattr(wgmma, "TILES", (wgmma.Tile(1, 2, 208, 8),))
+    shape = Conv2dShape.of((16, 64, 7, 7), (64, 64, 3, 3), padding=1)
+    plan = wgmma.best_plan(shape)
+    assert (plan.blocks, plan.w_stages, plan.keeps_w) == (1, 9, True)
+    product = xray.record_pass(ROW, "forward", shape)[-1]
+    (filters,) = (a for a in product.accesses if a.array == "packed_w")
+    assert filters.bytes == filters.unique_bytes
+    assert product.findings == ()
+    # Of more filters than a block has, another block's are other ones.
+    many = wgmma.best_plan(shape._replace(k=65))
+    assert (many.blocks, many.keeps_w) == (1, False)
 
 
 @pytest.mark.parametrize("direction", GATHERED)
