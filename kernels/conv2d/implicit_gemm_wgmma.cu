@@ -23,21 +23,28 @@ constexpr int PITCH_STEP = 8 / CHUNK;
 constexpr int W_PITCH = TILE_M + PITCH_STEP;
 static_assert(CHUNK == 8 || CHUNK == 2, "a product takes 2 vectors, 8 lanes copy 8 of a pixel");
 
-// One product of a block: its tiles are gridDim.x apart, of each it takes all chunks of channels,
-// and of a chunk all taps. `count` is of the chunks.
-struct Step {
-    int tile, chunk, tap, count;
+struct Counts {
+    int chunks, r, s, x_stages, w_stages;
+};
 
-    __device__ __forceinline__ void next_chunk(int chunks) {
-        const bool is_last = ++chunk == chunks;
-        chunk = is_last ? 0 : chunk;
-        tile += is_last ? gridDim.x : 0;
-        count++;
+// A product of a block, which takes tiles gridDim.x apart, of each all chunks of channels, and of a
+// chunk all taps. Counters that wrap, for a division would stand before the next product.
+struct Step {
+    int tile, chunk, r, s, x_stage, w_stage;
+
+    __device__ __forceinline__ void next_chunk(const Counts& of) {
+        x_stage = x_stage + 1 == of.x_stages ? 0 : x_stage + 1;
+        if (++chunk < of.chunks) return;
+        chunk = 0;
+        tile += gridDim.x;
     }
-    __device__ __forceinline__ void next(int taps, int chunks) {
-        if (++tap < taps) return;
-        tap = 0;
-        next_chunk(chunks);
+    __device__ __forceinline__ void next(const Counts& of) {
+        w_stage = w_stage + 1 == of.w_stages ? 0 : w_stage + 1;
+        if (++s < of.s) return;
+        s = 0;
+        if (++r < of.r) return;
+        r = 0;
+        next_chunk(of);
     }
 };
 
@@ -54,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
     __shared__ __align__(8) int places[2][TILE_N];
 
     const int taps = shape.r * shape.s, vectors = ceil_div(shape.c, IN_VECTOR);
-    const int chunks = ceil_div(vectors, CHUNK);
+    const Counts counts{ceil_div(vectors, CHUNK), shape.r, shape.s, x_stages, w_stages};
     const int tiles_m = ceil_div(shape.k, TILE_M);
     const int tiles = tiles_m * ceil_div(shape.n * rows * cols, TILE_N);
     const int tap_row = shape.dilation_h * cols;  // positions from a tap to the one below
@@ -70,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
         const int n0 = step.tile / tiles_m * TILE_N;
         const int first = n0 - shape.pad_top * cols - shape.pad_left;
         const int from = step.chunk * CHUNK + vector;
-        uint4* to = shared_x + step.count % x_stages * x_stage + vector * x_pitch;
+        uint4* to = shared_x + step.x_stage * x_stage + vector * x_pitch;
         for (int i = line + share * LINES; i < pixels; i += shares * LINES) {
             const int position = max(first + i, 0);
             const Index4 at = unflatten(position, 1, rows, cols);
@@ -81,18 +88,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
                        is_there);
         }
     };
-    const auto copy_filters = [&](const Step& step, int stage) {
+    const auto copy_filters = [&](const Step& step) {
         const int m0 = step.tile % tiles_m * TILE_M, from = step.chunk * CHUNK + vector;
-        const int tap = is_turned ? taps - 1 - step.tap : step.tap;
-        uint4* to = shared + stage * W_STAGE + vector * W_PITCH;
+        const int tap = step.r * shape.s + step.s, from_tap = is_turned ? taps - 1 - tap : tap;
+        uint4* to = shared + step.w_stage * W_STAGE + vector * W_PITCH;
 #pragma unroll
         for (int i = 0; i < TILE_M; i += LINES) {
             const int filter = m0 + line + i;
             if (TILE_M % LINES && line + i >= TILE_M) break;
-            copy_async(
-                to + line + i,
-                reinterpret_cast<const uint4*>(packed_w) + (filter * taps + tap) * vectors + from,
-                from < vectors && filter < shape.k);
+            copy_async(to + line + i,
+                       reinterpret_cast<const uint4*>(packed_w) +
+                           (filter * taps + from_tap) * vectors + from,
+                       from < vectors && filter < shape.k);
         }
     };
     const auto find_places = [&](int tile, int* place) {
@@ -106,14 +113,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
     // With a step's filters comes a share of a later chunk's pixels, `lead` chunks on: their stage
     // is free two steps behind the last product that reads it, and they are there two steps later.
     const int lead = taps == 1 ? 2 : 1, shares = max(taps - 2, 1);
-    Step now{(int)blockIdx.x, 0, 0, 0}, of_pixels = now, of_filters = now;
+    Step now{(int)blockIdx.x, 0, 0, 0, 0, 0}, of_pixels = now, of_filters = now;
     for (int stage = 0; stage < 2; stage++) {
         if (stage < lead) {
             if (of_pixels.tile < tiles) copy_pixels(of_pixels, 0, 1);
-            of_pixels.next_chunk(chunks);
+            of_pixels.next_chunk(counts);
         }
-        if (of_filters.tile < tiles && stage < w_stages) copy_filters(of_filters, stage);
-        of_filters.next(taps, chunks);
+        if (of_filters.tile < tiles && stage < w_stages) copy_filters(of_filters);
+        of_filters.next(counts);
         copy_commit();
     }
     find_places(now.tile, places[0]);
@@ -126,9 +133,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
         const int tile = now.tile;
         float sums[COLUMNS / 2] = {};
         while (now.tile == tile) {
-            const int tap_at = now.tap / shape.s * tap_row + now.tap % shape.s * shape.dilation_w;
-            const Descriptor w = of_w + step % w_stages * W_STAGE;
-            const Descriptor x = of_x + now.count % x_stages * x_stage + tap_at;
+            const Descriptor w = of_w + now.w_stage * W_STAGE;
+            const Descriptor x =
+                of_x + now.x_stage * x_stage + now.r * tap_row + now.s * shape.dilation_w;
             // This step's factors are there when each thread has waited for its own copies and
             // fenced them for the products; and all warpgroups have waited for the product before
             // the last, whose stage the next copies take, and have stored the tile before.
@@ -142,20 +149,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
             }
             multiply_commit();
 
-            if (now.chunk == 0 && now.tap == 0) {
+            const int tap = now.r * shape.s + now.s, share = taps > 2 ? tap - 1 : tap;
+            if (now.chunk == 0 && tap == 0) {
                 find_places(tile + gridDim.x, places[(turn + 1) % 2]);
             }
-            const int share = taps > 2 ? now.tap - 1 : now.tap;
             if (share >= 0 && share < shares && of_pixels.tile < tiles) {
                 copy_pixels(of_pixels, share, shares);
             }
             if (of_filters.tile < tiles && (!keeps_w || step + 2 < w_stages)) {
-                copy_filters(of_filters, (step + 2) % w_stages);
+                copy_filters(of_filters);
             }
             copy_commit();  // an empty group too: the wait counts them
-            now.next(taps, chunks);
-            if (now.tap == 0) of_pixels.next_chunk(chunks);
-            of_filters.next(taps, chunks);
+            now.next(counts);
+            if (tap + 1 == taps) of_pixels.next_chunk(counts);
+            of_filters.next(counts);
             step++;
             multiply_wait<1>();
         }
