@@ -134,7 +134,7 @@ _ROWS = (
     Row("conv2d", "implicit_gemm_bf16", "cuda_c", _CONV2D + "implicit_gemm_bf16", _DEVICES,
         CONV2D_PASSES, "implicit_gemm on tensor cores, factors in bfloat16", roundoff=2.0**-8),
     Row("conv2d", "implicit_gemm_wgmma", "cuda_c", _CONV2D + "implicit_gemm_wgmma", _DEVICES,
-        CONV2D_PASSES, "implicit_gemm_bf16 by Hopper's warpgroup products, stride 1; dw is its own",
+        CONV2D_PASSES, "implicit_gemm_bf16 by Hopper's warpgroup products, stride 1; dw as it is",
         roundoff=2.0**-8),
     Row("conv2d", "naive_numba", "numba", _CONV2D + "naive_numba", _NUMBA_DEVICES, CONV2D_PASSES,
         "naive in Numba CUDA"),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels import tuned
+from kernels import checks, tuned
 from kernels.conv2d.bias import backward_bias
 from kernels.conv2d.implicit_gemm_tensor import MULTIPROCESSORS, TensorGemm
 from kernels.conv2d.pack import VECTOR_BYTES
@@ -23,9 +23,10 @@ __all__ = [
     "slices_source", "source", "tiles", "warpgroup_source", "workspace_bytes",
 ]  # fmt: skip
 
+GATHERED = "forward", "backward_data"
 IN_VECTOR = 8
 W_STAGES = 4  # under the product, under the one before, and two on their way
-SHARED_BYTES = 227 << 10  # of a block, its tables of places included
+SHARED_BYTES, SHARED_RESERVED = 228 << 10, 1 << 10  # of a multiprocessor, and in it for each block
 # On an SM's clock: bytes that pass its shared memory. The rest is guessed: bytes from L2; how much
 # of what the parts of an SM do is not hidden behind the busiest; the clocks of a tile's stores,
 # which no product of its block hides, and from a step's barrier by way of its copies to the next.
@@ -57,10 +58,9 @@ class Tile(NamedTuple):
         """Filters and positions of a block."""
         return 64 * self.warpgroups_m, self.columns * self.warpgroups_n
 
-    @property
-    def shared_limit(self) -> int:
-        """Bytes of dynamic shared memory that a block can have beside its places, twice."""
-        return SHARED_BYTES - 2 * 4 * self.extent[1]
+    def room(self, blocks: int) -> int:
+        """Return the dynamic shared memory of a block of so many, beside its two tables."""
+        return SHARED_BYTES // blocks - SHARED_RESERVED - 2 * 4 * self.extent[1]
 
     @property
     def resident(self) -> int:
@@ -98,7 +98,7 @@ class Plan(NamedTuple):
     @property
     def fits(self) -> bool:
         """Whether a block has the shared memory."""
-        return self.shared_bytes <= self.tile.shared_limit
+        return self.shared_bytes <= self.tile.room(1)
 
 
 class WarpgroupGemm(TensorGemm):
@@ -106,19 +106,19 @@ class WarpgroupGemm(TensorGemm):
 
     def refuses(self, direction: str, shape: Conv2dShape, dtype: str) -> str:
         """Return why a pass does not take a shape or a dtype, or nothing."""
-        if (why := super().refuses(direction, shape, dtype)) or direction.startswith("backward_fi"):
+        if (why := super().refuses(direction, shape, dtype)) or direction not in GATHERED:
             return why
-        if direction == "backward_bias":
-            return ""
         if shape.stride != (1, 1):
             return f"takes stride 1 only, but this has stride {shape.stride}"
         least = min(make_plans(correlation(direction, shape)), key=lambda plan: plan.shared_bytes)
+        if shape.n * least.rows * least.cols > checks.INDEX_LIMIT:
+            return f"counts pixels and padding with 32 bits, but there are more in {shape}"
         if least.fits:
             return ""
         return (
             f"keeps the pixels under {shape.r}x{shape.s} filters with dilation {shape.dilation} in "
             f"shared memory, which takes {least.shared_bytes:,} bytes for rows of {least.cols} but "
-            f"there are {SHARED_BYTES:,}"
+            f"there are {least.tile.room(1):,}"
         )
 
     def multiply(
@@ -128,21 +128,12 @@ class WarpgroupGemm(TensorGemm):
         searched = tuned.tile("conv2d", self.name, direction, shape, output)
         shape = correlation(direction, shape)
         plan = best_plan(shape, [_tile_of(searched)] if searched else None)
-        numbers = map(
-            np.int32,
-            (
-                plan.rows,
-                plan.cols,
-                plan.x_stages,
-                plan.w_stages,
-                plan.keeps_w,
-                direction != "forward",
-            ),
-        )
+        sizes = plan.rows, plan.cols, plan.x_stages, plan.w_stages
+        flags = plan.keeps_w, direction != "forward"
         warpgroup_source.kernel("conv2d_implicit_gemm_wgmma", output, **plan.tile.defines)(
             (plan.blocks,),
             (plan.tile.threads,),
-            (left, right, b, output, shape, *numbers),
+            (left, right, b, output, shape, *map(np.int32, (*sizes, *flags))),
             shared_mem=plan.shared_bytes,
         )
 
@@ -161,7 +152,7 @@ def correlation(direction: str, shape: Conv2dShape) -> Conv2dShape:
 
 def tiles(direction: str, shape: Conv2dShape, itemsize: int) -> list[dict[str, int]]:
     """Return the tiles that a pass may have, the usual one first."""
-    if direction not in ("forward", "backward_data") or refuses(direction, shape, "float32"):
+    if direction not in GATHERED or refuses(direction, shape, "float32"):
         return []
     del itemsize
     usual = best_plan(correlation(direction, shape)).tile
@@ -215,13 +206,13 @@ def _plan(shape: Conv2dShape, tile: Tile, rows: int, cols: int) -> Plan:
     # A chunk's pixels are copied while the one before is multiplied; of few taps, still earlier.
     most_x_stages = max(2, 5 - taps)
     resident = tile.resident
-    if resident * (bytes_of(most_x_stages, W_STAGES) + 8 * tile_n) > SHARED_BYTES:
+    if bytes_of(most_x_stages, W_STAGES) > tile.room(resident):
         resident = 1
     blocks = min(tiles, MULTIPROCESSORS * resident)
     x_stages = min(ceil_div(tiles, blocks) * chunks, most_x_stages)
     # Where a block has the same filters again and again, and room for all, they are copied once.
     w_stages, keeps_w = W_STAGES, False
-    if blocks % tiles_m == 0 and bytes_of(x_stages, chunks * taps) <= tile.shared_limit // resident:
+    if blocks % tiles_m == 0 and bytes_of(x_stages, chunks * taps) <= tile.room(resident):
         w_stages, keeps_w = chunks * taps, True
 
     warpgroups, products = tile.warpgroups_m * tile.warpgroups_n, tile.chunk // 2
