@@ -5,8 +5,8 @@
 
 // Where in shared memory a matrix lies whose rows are what is not summed over: core matrices of 8
 // rows by 16 bytes, each 128 contiguous bytes; the next along what is summed over is leading_bytes
-// further, the next 8 rows stride_bytes. All are multiples of 16. No swizzle. In units of 16 bytes
-// an offset of the matrix is added to its descriptor.
+// further, the next 8 rows stride_bytes. All are multiples of 16. (In the PTX ISA's words K-major
+// and not swizzled.) In units of 16 bytes an offset of the matrix is added to its descriptor.
 typedef unsigned long long Descriptor;
 
 #ifdef CONV_KERNEL_LAB_EMULATOR

@@ -256,11 +256,16 @@ class Products {
                      "expected those of matrix_descriptor() and an offset alone");
             return false;
         }
-        const char* end = shared.dynamic ? shared.dynamic + shared_bytes : shared.end;
+        // Behind the bytes that the launch gave there is room that is nobody's.
+        const char* given = shared.dynamic ? shared.dynamic + shared_bytes : shared.end;
+        const char* next = shared.dynamic
+                               ? shared.dynamic + dynamic_shared_bytes + dynamic_canary_bytes
+                               : shared.end;
         const bool is_sound =
             for_each_row(index, product, [&](const Matrix& matrix, uint32_t row, uint32_t vector) {
                 const char* at = matrix.row(shared, row, vector);
-                const bool is_inside = at >= shared.begin && at + vector_bytes <= end;
+                const bool is_inside = (at >= shared.begin && at + vector_bytes <= given) ||
+                                       (at >= next && at + vector_bytes <= shared.end);
                 if (!is_inside || matrix.offset(row, vector) >= address_end) {
                     snprintf(why, sizeof why, "row %u of a matrix is outside of shared memory",
                              row);
