@@ -12,7 +12,7 @@ import pytest
 
 from kernels import __main__ as cli
 from kernels import cases, resources, table
-from kernels.source import SCALARS, KernelCompileError, nvrtc_code, nvrtc_options
+from kernels.source import SCALARS, KernelCompileError, nvrtc_code, nvrtc_options, target
 from lenet.layers import Conv2d
 from lenet.model import Choice, lenet5
 
@@ -144,7 +144,7 @@ def test_agrees_with_the_machine_code(row, dtype):
 
 
 def _cubin(code: str, options: tuple[str, ...]) -> bytes:
-    flags = [option.encode() for option in (*options, f"-arch={CUBIN_ARCH}")]
+    flags = [option.encode() for option in (*options, f"-arch={target(code, CUBIN_ARCH)}")]
     _, program = nvrtc.nvrtcCreateProgram(code.encode(), b"x.cu", 0, [], [])
     nvrtc.nvrtcCompileProgram(program, len(flags), flags)
     _, size = nvrtc.nvrtcGetCUBINSize(program)
