@@ -218,7 +218,7 @@ def _report(work: list[tuple[table.Row, str]], args: argparse.Namespace) -> int:
             verdict = f"{len(bad)} of {len(results)} FAILED" if bad else f"{len(results)} ok"
             seconds = time.perf_counter() - began
             print(
-                f"{row.operation:16} {row.name:18} {where:9} {verdict:18} "
+                f"{row.operation:16} {row.name:19} {where:9} {verdict:18} "
                 f"worst {worst:5.2f} of the bound  {seconds:5.1f} s",
                 flush=True,
             )
@@ -246,7 +246,7 @@ def _sanitise(row: table.Row, args: argparse.Namespace, records: list[dict[str, 
         return len(bad)
     verdict = f"{len(bad)} of {len(results)} FAILED" if bad else f"{len(results)} ok"
     print(
-        f"{row.operation:16} {row.name:18} sanitised {verdict:18} {'':24}"
+        f"{row.operation:16} {row.name:19} sanitised {verdict:18} {'':24}"
         f"{time.perf_counter() - began:5.1f} s",
         flush=True,
     )

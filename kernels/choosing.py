@@ -76,11 +76,16 @@ def fastest(
     return next((row for row in ranking if row.capturable), first)
 
 
-def candidates(fixed: table.Row, direction: str, shape: Shape, dtype: str) -> list[table.Row]:
+def candidates(
+    fixed: table.Row, direction: str, shape: Shape, dtype: str, arch: str
+) -> list[table.Row]:  # fmt: skip
     """Return the rows that may be chosen for a pass on a GPU: the fixed one first, if it may be.
 
-    The rest follows from the top of the ladder down, CUDA C before Numba.
+    The rest follows from the top of the ladder down, CUDA C before Numba. `arch` is the GPU's,
+    ``"sm_90"``.
     """
+    from kernels import resources
+
     most = precision.ROUNDOFF[precision.allowed()]
     others = [row for row in reversed(table.rows(fixed.operation)) if row != fixed]
     others.sort(key=lambda row: row.language != "cuda_c")
@@ -91,6 +96,7 @@ def candidates(fixed: table.Row, direction: str, shape: Shape, dtype: str) -> li
         and direction in row.passes
         and row.roundoff <= most
         and not row.refuses(direction, shape, dtype)
+        and all(source.compiles_for(arch) for source in resources.sources(row))
     ]
 
 
@@ -143,7 +149,8 @@ def _rank(
 ) -> list[table.Row]:
     """Return the rows that may be chosen, the fastest first: read, or else measured."""
     like: Any = arrays[0]
-    rows = candidates(fixed, direction, shape, like.dtype.name)
+    arch = f"sm_{like.device.compute_capability}"
+    rows = candidates(fixed, direction, shape, like.dtype.name, arch)
     if len(rows) < 2:  # nothing to choose; a fixed row that refuses says why when it is run
         return _known.setdefault(asked, rows or [fixed])
     unique = key(rows, direction, shape, like.dtype.name, like.device.id)

@@ -26,6 +26,7 @@ from kernels.source import (
     nvrtc_code,
     nvrtc_options,
     recorded_launches,
+    target,
 )
 
 INSTALL = "pip install 'conv-kernel-lab[test]', or make test"
@@ -269,7 +270,7 @@ def compile_cubin(
     Parameters
     ----------
     arch
-        Such as ``"sm_90"``.
+        Such as ``"sm_90"``; `target` says what that means for this text.
     code
         The text.
     options
@@ -292,7 +293,7 @@ def compile_cubin(
         NVRTC is not installed.
     """
     nvrtc = _nvrtc()
-    flags = [*options, f"-arch={arch}", "--ptxas-options=-v"]
+    flags = [*options, f"-arch={target(code, arch)}", "--ptxas-options=-v"]
     program = _call(nvrtc.nvrtcCreateProgram, code.encode(), label.encode(), 0, [], [])
     expression = None if instance is None else instance.encode()
     lowered = None

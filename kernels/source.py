@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import hashlib
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +23,9 @@ from kernels import emulator, observe, place, ranges
 ROOT = Path(__file__).parent
 DEFAULT_SHARED = 48 << 10  # bytes of dynamic shared memory that every launch may have
 SCALARS = {"float32": "float", "float64": "double"}
+
+# Whoever includes this needs instructions that sm_90a alone has: neither sm_90 nor a later one.
+SPECIFIC_HEADER, SPECIFIC_ARCH = "warpgroup.cuh", "sm_90a"
 
 NULL = np.uintp(0)  # CuPy takes no None for a pointer
 
@@ -41,7 +46,7 @@ class CudaSource:
     tiles
         Where `kernel` is asked for one of several tiles: the macros of each.
     least_arch
-        The oldest architecture that has its instructions.
+        The oldest architecture that has its instructions; ``"sm_90a"``, the only one.
     **defines
         Macros for every function of it.
 
@@ -72,7 +77,14 @@ class CudaSource:
 
     def compiles_for(self, arch: str) -> bool:
         """Whether an architecture (``"sm_90"``) has the file's instructions."""
+        if self.is_specific:
+            return _number(arch) == _number(self.least_arch)
         return _number(arch) >= _number(self.least_arch)
+
+    @property
+    def is_specific(self) -> bool:
+        """Whether the file is for one architecture alone, ``"sm_90a"``."""
+        return self.least_arch.endswith("a")
 
     def kernel(self, name: str, like: Any, **defines: int | str) -> Launch:
         """Return the function `name`, compiled for where and what the array `like` is.
@@ -90,7 +102,7 @@ class CudaSource:
         Raises
         ------
         TypeError
-            On a GPU that is too old for the file.
+            On a GPU that has not the file's instructions.
         """
         if recorder := launch_recorder(name, self.defines | defines):
             return recorder
@@ -98,9 +110,10 @@ class CudaSource:
         items = tuple(sorted(merged.items()))
         if place.on_gpu(like):
             if not self.compiles_for(f"sm_{like.device.compute_capability}"):
+                newer = " and no other" if self.is_specific else " or newer"
                 raise TypeError(
                     f"{self.path.name} needs a GPU of compute capability "
-                    f"{_number(self.least_arch) / 10} or newer, but this one has "
+                    f"{_number(self.least_arch) / 10}{newer}, but this one has "
                     f"{int(like.device.compute_capability) / 10}; choose another kernel"
                 )
             function, null, where = _on_gpu(self.path, items, name, like.device.id), NULL, "gpu"
@@ -190,13 +203,51 @@ def _gpu_module(path: Path, defines: tuple[tuple[str, Any], ...]) -> Any:
     import cupy
 
     label, code = nvrtc_code(path)
-    module = cupy.RawModule(code=code, options=(*nvrtc_options(defines), f"-I{path.parent}"))
+    options = (*nvrtc_options(defines), f"-I{path.parent}")
     try:
         with ranges.span(f"load {label} (NVRTC)"):
+            if is_specific(code):
+                module = cupy.RawModule(path=_specific_cubin(label, code, options))
+            else:
+                module = cupy.RawModule(code=code, options=options)
             module.compile()
     except cupy.cuda.compiler.CompileException as error:
         raise KernelCompileError(f"{label}: NVRTC refused it:\n{error}") from error
     return module
+
+
+def _specific_cubin(label: str, code: str, options: tuple[str, ...]) -> str:
+    """Compile for `SPECIFIC_ARCH`, which CuPy itself never names, and return the cubin's path."""
+    from cupy.cuda import nvrtc
+
+    program = nvrtc.createProgram(code, label, (), ())
+    try:
+        nvrtc.compileProgram(program, (*options, f"-arch={SPECIFIC_ARCH}"))
+        cubin = nvrtc.getCUBIN(program)
+    except nvrtc.NVRTCError as error:
+        log = nvrtc.getProgramLog(program)
+        raise KernelCompileError(f"{label}: NVRTC refused it:\n{log}") from error
+    finally:
+        nvrtc.destroyProgram(program)
+    path = Path(_cubins().name, f"{hashlib.sha256(cubin).hexdigest()}.cubin")
+    path.write_bytes(cubin)
+    return str(path)
+
+
+@functools.cache
+def _cubins() -> tempfile.TemporaryDirectory[str]:
+    # As long as the process: CuPy reads a file again for each device.
+    return tempfile.TemporaryDirectory(prefix="conv-kernel-lab-")
+
+
+def is_specific(code: str) -> bool:
+    """Whether a .cu file's text has to be compiled for `SPECIFIC_ARCH`."""
+    return f'#include "{SPECIFIC_HEADER}"' in code
+
+
+def target(code: str, arch: str) -> str:
+    """Return the architecture to compile a text for where a GPU of architecture `arch` is meant."""
+    return SPECIFIC_ARCH if is_specific(code) and arch + "a" == SPECIFIC_ARCH else arch
 
 
 def nvrtc_code(path: Path) -> tuple[str, str]:

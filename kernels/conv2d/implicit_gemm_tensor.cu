@@ -43,42 +43,6 @@ __device__ __forceinline__ int swizzled(int row, int vector) {
     return vector ^ row / 2 % ROW;
 }
 
-// Packing: (batches, rows, cols) to (batches, cols, rows), rows filled up with zeros.
-constexpr int PACK_THREADS = 256, PACK_COLS = PACK_THREADS / ROW, PACK_ROWS = ROW * IN_VECTOR;
-extern "C" __global__ void __launch_bounds__(PACK_THREADS)
-    conv2d_implicit_gemm_tensor_pack(const float* __restrict__ from, unsigned* __restrict__ packed,
-                                     const int rows, const int cols, const int batch_pitch,
-                                     const int row_pitch) {
-    // Padded so that 8 columns of each of a row's vectors are on different banks.
-    __shared__ float tile[PACK_ROWS][PACK_COLS + 8 / IN_VECTOR];
-    const Index4 block =
-        unflatten(blockIdx.x, 1, ceil_div(cols, PACK_COLS), ceil_div(rows, PACK_ROWS));
-    const int row0 = block.d * PACK_ROWS, col0 = block.c * PACK_COLS;
-    const float* part = from + block.a * batch_pitch + row0 * row_pitch + col0;
-
-    const int col = threadIdx.x % PACK_COLS;
-#pragma unroll
-    for (int row = threadIdx.x / PACK_COLS; row < PACK_ROWS; row += PACK_THREADS / PACK_COLS) {
-        const bool is_there = row0 + row < rows && col0 + col < cols;
-        tile[row][col] = is_there ? part[row * row_pitch + col] : 0.0f;
-    }
-    __syncthreads();  // a thread packs what others read
-
-    const int vectors = ceil_div(rows, IN_VECTOR);
-    const int vector = threadIdx.x % ROW, to_col = threadIdx.x / ROW;
-    if (col0 + to_col >= cols || block.d * ROW + vector >= vectors) return;
-    unsigned words[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int row = vector * IN_VECTOR + i * IN_VECTOR / 4;
-        words[i] =
-            BF16 ? pack_bf16(tile[row][to_col], tile[row + 1][to_col]) : to_tf32(tile[row][to_col]);
-    }
-    const int pixel = block.a * cols + col0 + to_col;
-    reinterpret_cast<uint4*>(packed)[pixel * vectors + block.d * ROW + vector] =
-        make_uint4(words[0], words[1], words[2], words[3]);
-}
-
 // gemm_k as vectors (i, j, v): on the left they lie at left + i * left_i + j * left_j + v, on the
 // right `vectors` to a pixel, (down, right) + (i * down_i, j * right_j) from a column's origin.
 struct Terms {

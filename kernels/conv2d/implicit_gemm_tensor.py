@@ -15,14 +15,12 @@ import numpy as np
 from kernels import checks
 from kernels import workspace as workspaces
 from kernels.conv2d import implicit_gemm
+from kernels.conv2d.pack import ROW_VECTORS, VECTOR_BYTES, pack, pack_source
 from kernels.conv2d.slices import sum_slices
 from kernels.shapes import Conv2dShape
 from kernels.source import CudaSource, ceil_div
 
-VECTOR_BYTES = 16
-ROW_VECTORS = 4
 STAGES = 3
-PACK_THREADS, PACK_COLS = 256, 64
 # Of the largest GPU; and of registers for threads that take all they can, on any.
 MULTIPROCESSORS = 132
 RESIDENT_THREADS = 256
@@ -104,6 +102,7 @@ class TensorGemm:
             SCALAR="float",
             BF16=int(is_bf16),
         )
+        self.pack_source = pack_source(is_bf16)
 
     def refuses(self, direction: str, shape: Conv2dShape, dtype: str) -> str:
         """Return why a dtype is not taken."""
@@ -128,49 +127,59 @@ class TensorGemm:
 
     def forward(self, x: Any, w: Any, b: Any, y: Any, shape: Conv2dShape, workspace: Any) -> None:
         """Write y (N,K,P,Q) from x (N,C,H,W), w (K,C,R,S) and b (K,) or None."""
-        plan = self.make_plan("forward", shape)
-        sizes = self._sizes("forward", shape, plan, workspace.size)
-        right, left, _ = _parts(workspace, sizes)
         taps = shape.r * shape.s
-        self._pack(w, left, plan, shape.k, shape.c, taps, shape.c * taps, taps)
-        for images, part in _images(shape, sizes.images):
-            plane = shape.h * shape.w
-            self._pack(
-                x[images], right, plan, part.n, shape.c, plane, shape.c * plane, plane
-            )  # fmt: skip
-            args = (left, right, b, y[images], part)
-            self._launch("forward", x, plan, plan.blocks, args)
+        filters = shape.k, shape.c, taps, shape.c * taps, taps
+        plane = shape.h * shape.w
+        self._gather("forward", x, w, b, y, shape, workspace, filters, (shape.c, plane))
 
     def backward_data(
         self, dy: Any, w: Any, dx: Any, shape: Conv2dShape, workspace: Any
     ) -> None:  # fmt: skip
         """Write dx (N,C,H,W) from dy (N,K,P,Q) and w (K,C,R,S)."""
-        plan = self.make_plan("backward_data", shape)
-        sizes = self._sizes("backward_data", shape, plan, workspace.size)
-        right, left, _ = _parts(workspace, sizes)
         taps = shape.r * shape.s
-        self._pack(w, left, plan, shape.c, shape.k, taps, taps, shape.c * taps)
+        filters = shape.c, shape.k, taps, taps, shape.c * taps
+        plane = shape.p * shape.q
+        self._gather("backward_data", dy, w, None, dx, shape, workspace, filters, (shape.k, plane))
+
+    def _gather(
+        self, direction: str, source: Any, w: Any, b: Any, output: Any, shape: Conv2dShape,
+        workspace: Any, filters: tuple[int, ...], planes: tuple[int, int],
+    ) -> None:  # fmt: skip
+        """Pack both sides and multiply them, as many images at a time as the workspace holds."""
+        sizes = self._sizes(direction, shape, workspace.size)
+        right, left, _ = _parts(workspace, sizes)
+        pack(self.pack_source, w, left, *filters)
+        count, plane = planes
         for images, part in _images(shape, sizes.images):
-            plane = shape.p * shape.q
-            self._pack(
-                dy[images], right, plan, part.n, shape.k, plane, shape.k * plane, plane
+            pack(
+                self.pack_source, source[images], right, part.n, count, plane, count * plane, plane
             )  # fmt: skip
-            args = (left, right, dx[images], part, np.int32(plan.blocks))
-            self._launch("backward_data", dy, plan, plan.blocks * plan.phases, args)
+            self.multiply(direction, left, right, b, output[images], part)
+
+    def multiply(
+        self, direction: str, left: Any, right: Any, b: Any, output: Any, shape: Conv2dShape
+    ) -> None:  # fmt: skip
+        """Launch the product of packed filters and images that is ``"forward"`` or the like."""
+        plan = self.make_plan(direction, shape)
+        if direction == "forward":
+            self._launch(direction, output, plan, plan.blocks, (left, right, b, output, shape))
+        else:
+            args = (left, right, output, shape, np.int32(plan.blocks))
+            self._launch(direction, output, plan, plan.blocks * plan.phases, args)
 
     def backward_filter(
         self, x: Any, dy: Any, dw: Any, shape: Conv2dShape, workspace: Any
     ) -> None:  # fmt: skip
         """Write dw (K,C,R,S) from x (N,C,H,W) and dy (N,K,P,Q)."""
         plan = self.make_plan("backward_filter", shape)
-        sizes = self._sizes("backward_filter", shape, plan, workspace.size)
+        sizes = self._sizes("backward_filter", shape, workspace.size)
         right, left, partial = _parts(workspace, sizes)
         partial = partial.view(dw.dtype) if sizes.partial else dw
         slices = partial.size // dw.size
         for images, part in _images(shape, sizes.images):
             for source, packed in ((x[images], right), (dy[images], left)):
                 elements = math.prod(source.shape[1:])
-                self._pack(source, packed, plan, 1, part.n, elements, 0, elements)
+                pack(self.pack_source, source, packed, 1, part.n, elements, 0, elements)
             adds = np.int32(images.start > 0)
             args = (right, left, partial, part, np.int32(slices), adds)
             self._launch("backward_filter", x, plan, plan.blocks * slices, args)
@@ -190,17 +199,16 @@ class TensorGemm:
         del itemsize
         if direction == "backward_bias":
             return 0
-        return self._sizes(direction, shape, self.make_plan(direction, shape), limit).total
+        return self._sizes(direction, shape, limit).total
 
-    def _sizes(
-        self, direction: str, shape: Conv2dShape, plan: implicit_gemm.Plan, limit: int
-    ) -> Sizes:  # fmt: skip
+    def _sizes(self, direction: str, shape: Conv2dShape, limit: int) -> Sizes:
         """Return what fits `limit` bytes; the same when all that fitted is the limit."""
         x, dy = shape.c * shape.h * shape.w, shape.k * shape.p * shape.q
         if direction == "backward_filter":
             # The images of a vector are packed together.
             step, right, left = self.in_vector, VECTOR_BYTES * x, VECTOR_BYTES * dy
             filters, what = 0, f"{step} rounded images"
+            plan = self.make_plan(direction, shape)
             partial = self._slices(shape, plan) * math.prod(shape.filter_shape) * 4
         else:
             terms, others = (shape.c, shape.k) if direction == "forward" else (shape.k, shape.c)
@@ -227,24 +235,12 @@ class TensorGemm:
         slices = min(resident // plan.blocks, ceil_div(vectors, ROW_VECTORS))
         return slices if slices > 1 else 0
 
-    def _pack(
-        self, source: Any, packed: Any, plan: implicit_gemm.Plan,
-        batches: int, rows: int, cols: int, batch_pitch: int, row_pitch: int,
-    ) -> None:  # fmt: skip
-        """Write rounded (batches, cols, rows) from (batches, rows, cols)."""
-        blocks = batches * ceil_div(cols, PACK_COLS) * ceil_div(rows, ROW_VECTORS * self.in_vector)
-        sizes = map(np.int32, (rows, cols, batch_pitch, row_pitch))
-        self._kernel("pack", plan, source)((blocks,), (PACK_THREADS,), (source, packed, *sizes))
-
     def _launch(
         self, function: str, like: Any, plan: implicit_gemm.Plan, blocks: int, args: tuple[Any, ...]
     ) -> None:  # fmt: skip
-        kernel = self._kernel(function, plan, like)
-        kernel((blocks,), (plan.tile.threads,), args, shared_mem=plan.tile.shared_bytes)
-
-    def _kernel(self, function: str, plan: implicit_gemm.Plan, like: Any) -> Any:
         name = f"conv2d_implicit_gemm_tensor_{function}"
-        return self.source.kernel(name, like=like, **plan.tile.defines)
+        kernel = self.source.kernel(name, like=like, **plan.tile.defines)
+        kernel((blocks,), (plan.tile.threads,), args, shared_mem=plan.tile.shared_bytes)
 
 
 def _parts(workspace: Any, sizes: Sizes) -> Iterator[Any]:

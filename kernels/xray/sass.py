@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from typing import Any
 
 from kernels.xray import loops as flow
 from kernels.xray.disassembly import Instruction
+from kernels.xray.gpus import WARP
 
 NESTING = 10  # how often a loop is taken to run each time it is reached
 
@@ -259,7 +261,8 @@ def _base(opcode: str) -> str:
 def _weight(loop: LoopMix) -> tuple[int, int, int]:
     often = NESTING**loop.depth
     arithmetic = sum(
-        count * _per_instruction(_base(opcode)) for opcode, count in loop.mix.opcodes.items()
+        count * (_tensor_ops(opcode) or _per_instruction(_base(opcode)))
+        for opcode, count in loop.mix.opcodes.items()
     )
     loads = loop.mix.global_loads + loop.mix.shared_loads
     return arithmetic * often, loads * often, loop.mix.instructions * often
@@ -270,9 +273,12 @@ def _operations(one: Instruction) -> int:
 
 
 def _tensor_ops(opcode: str) -> int:
-    """Return a thread's share of a warp's matrix product, 0 where its size is not known."""
+    """Return a thread's share of a matrix product, 0 where its size is not known."""
     base, _, rest = opcode.partition(".")
-    return TENSOR_OPS.get(rest.partition(".")[0], 0) if base == "HMMA" else 0
+    size = rest.partition(".")[0]
+    if base == "HGMMA":  # of a warpgroup, and with its extents in the name
+        return 2 * math.prod(map(int, size.split("x"))) // (4 * WARP)
+    return TENSOR_OPS.get(size, 0) if base == "HMMA" else 0
 
 
 def _per_instruction(base: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels import resources, table
-from kernels.source import KernelCompileError, nvrtc_code
+from kernels.source import KernelCompileError, nvrtc_code, target
 from kernels.xray.bound import Bound, bound
 from kernels.xray.disassembly import DisassemblerMissingError, disassemble
 from kernels.xray.gpus import Gpu
@@ -28,7 +28,7 @@ class Kernel:
     usage
         What it takes: registers, shared memory, spills.
     arch
-        ``"sm_90"``.
+        ``"sm_90"``, or ``"sm_90a"`` of a file that needs it.
     defines
         The macros it was compiled with.
     code
@@ -222,8 +222,10 @@ def compiled(
             ) from None
         lowered = made.lowered
     usage = next(one for one in made.usages if one.function == lowered)
-    label, _ = nvrtc_code(path)
-    return _with_code(made.cubin, ((label, path),), usage, arch, dict(defines), usage.function)
+    label, code = nvrtc_code(path)
+    return _with_code(
+        made.cubin, ((label, path),), usage, target(code, arch), dict(defines), usage.function
+    )
 
 
 def of_row(row: table.Row, arch: str, dtype: str = "float32") -> list[Kernel]:

@@ -65,7 +65,9 @@ _FILES = {
     ("implicit_gemm", "source"): "conv2d/implicit_gemm.cu",
     ("implicit_gemm", "filter_source"): "conv2d/implicit_gemm_filter.cu",
     ("implicit_gemm_tf32", "gemm.source"): "conv2d/implicit_gemm_tensor.cu",
+    ("implicit_gemm_tf32", "gemm.pack_source"): "conv2d/pack.cu",
     ("implicit_gemm_bf16", "gemm.source"): "conv2d/implicit_gemm_tensor.cu",
+    ("implicit_gemm_wgmma", "warpgroup_source"): "conv2d/implicit_gemm_wgmma.cu",
     ("max", "source"): "pool2d/max.cu",
     ("avg", "source"): "pool2d/avg.cu",
     ("fused", "source"): "conv2d_relu_pool/fused.cu",
@@ -292,7 +294,7 @@ PLANTS = (
     _plant(
         "factors cut off instead of rounded", "implicit_gemm_tf32",
         "to_tf32(tile[row][to_col])", "__float_as_uint(tile[row][to_col]) & ~0x1fffu",
-        source="gemm.source",
+        source="gemm.pack_source",
     ),
     _plant(
         "vectors exchanged where read only", "implicit_gemm_bf16",
@@ -303,6 +305,26 @@ PLANTS = (
     _plant(
         "no carry to the next row of taps", "implicit_gemm_bf16", "i += next.a + more_i;",
         "i += next.a;", source="gemm.source",
+    ),
+    # Products of a warpgroup, which read shared memory themselves.
+    *(
+        _plant(name, "implicit_gemm_wgmma", healthy, faulty, source="warpgroup_source")
+        for name, healthy, faulty in (
+            ("groups of 8 positions apart", "x_pitch * 16, 8 * 16", "x_pitch * 16, 16 * 16"),
+            ("vectors of filters without their pad", "W_PITCH * 16, 8 * 16", "TILE_M * 16, 8 * 16"),
+            ("a tap a row too far", "now.r * tap_row", "(now.r + 1) * tap_row"),
+            ("the tile before's places", "places[(turn + 1) % 2]", "places[turn % 2]"),
+            ("filters not turned", "is_turned ? taps - 1 - tap : tap", "tap"),
+            ("padding of an image's end read as pixels", "at.c < shape.h &&", ""),
+            ("no wait for what is copied to products", "copy_wait<1>();", ""),
+            ("no fence between copies and products", "async_proxy_fence();", ""),
+            ("no barrier before products", "__syncthreads();", ""),
+            ("no fence before the sums", "warpgroup_fence();", ""),
+            ("no wait for the product before the last", "multiply_wait<1>();", ""),
+            ("filters written under a product", "shared + step.w_stage * W_STAGE", "shared + (step.w_stage + w_stages - 1) % w_stages * W_STAGE"),
+            ("pixels written under a product", "step.x_stage * x_stage +", ""),
+            ("sums read before they are there", "multiply_wait(sums);", ""),
+        )
     ),
     # Pooling.
     _plant("ties to the last", "max", "value > best", "value >= best"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,40 @@ np.testing.assert_array_equal(y.get(), kernels.conv2d(x, w, kernel="implicit_gem
 
 def test_a_kernel_that_takes_much_shared_memory_asks_for_it_first():
     run("-c", MUCH_SHARED)
+
+
+FOR_ONE_ARCHITECTURE = """
+import cupy, numpy as np, kernels
+from cupy.cuda import nvrtc
+from kernels.conv2d import implicit_gemm_wgmma
+from kernels.source import KernelCompileError, nvrtc_code
+rng = np.random.default_rng(0)
+x, w = (rng.standard_normal(dims, dtype=np.float32) for dims in ((3, 70, 9, 8), (70, 70, 3, 3)))
+y = kernels.conv2d(cupy.asarray(x), cupy.asarray(w), kernel="implicit_gemm_wgmma")
+np.testing.assert_array_equal(y.get(), kernels.conv2d(x, w, kernel="implicit_gemm_wgmma"))
+source = implicit_gemm_wgmma.warpgroup_source
+label, code = nvrtc_code(source.path)
+program = nvrtc.createProgram(code, label, (), ())
+refused = (
+    (cupy.cuda.compiler.CompileException, lambda: cupy.RawModule(code=code).compile()),
+    (TypeError, lambda: cupy.RawModule(code=code, path="a.cubin")),
+    (RuntimeError, lambda: nvrtc.getCUBIN(program)),
+    (nvrtc.NVRTCError, lambda: nvrtc.compileProgram(program, ("-arch=sm_90",))),
+    (KernelCompileError, lambda: source.kernel("none", cupy.asarray(x), COLUMNS=8)),
+)
+for error, call in refused:
+    try:
+        call()
+    except error as said:
+        print(type(said).__name__, said)
+        continue
+    raise SystemExit(f"not refused: {error}")
+"""
+
+
+def test_a_kernel_for_one_architecture_is_loaded_from_a_cubin():
+    told = run("-c", FOR_ONE_ARCHITECTURE)
+    assert re.search(r"KernelCompileError conv2d/implicit_gemm_wgmma.cu: NVRTC refused it", told)
 
 
 CAPTURE = """

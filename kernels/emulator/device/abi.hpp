@@ -56,7 +56,10 @@ enum class WarpOp : int32_t {
     bit_xor,
     mma_tf32,  // the value is the address of the lane's Fragments
     mma_bf16,
-    load_matrices  // ... of its MatrixRows
+    load_matrices,   // ... of its MatrixRows
+    multiply_async,  // ... of its Product
+    multiply_commit,
+    multiply_wait  // the value is how many groups may be pending
 };
 
 // A lane's part of d += a b on tensor cores, in the registers that PTX lays it out in.
@@ -71,6 +74,13 @@ struct MatrixRows {
     const void *own, *of_tile[4];
 };
 
+// d += a b of a warpgroup, as a lane asks for it: its sums, and where the factors lie.
+struct Product {
+    float* d;       // columns / 2
+    uint64_t a, b;  // descriptors
+    uint32_t columns;
+};
+
 }  // namespace emulator
 
 extern "C" {
@@ -81,7 +91,14 @@ uint64_t emulator_warp(emulator::WarpOp op, const char* name, uint32_t mask, uin
 void emulator_copy_begin(void* to, const void* data, uint32_t bytes) EMULATOR_SYMBOL(copy_begin);
 void emulator_copy_commit() EMULATOR_SYMBOL(copy_commit);
 void emulator_copy_wait(uint32_t most_pending) EMULATOR_SYMBOL(copy_wait);
+uint64_t emulator_matrix_descriptor(const void* start, int leading_bytes, int stride_bytes,
+                                    const char* file, int line) EMULATOR_SYMBOL(matrix_descriptor);
+const void* emulator_matrix_row(uint64_t descriptor, uint32_t row, uint32_t vector)
+    EMULATOR_SYMBOL(matrix_row);
+void emulator_async_proxy_fence() EMULATOR_SYMBOL(async_proxy_fence);
+void emulator_warpgroup_fence() EMULATOR_SYMBOL(warpgroup_fence);
 uint32_t emulator_lane() EMULATOR_SYMBOL(lane);
+uint32_t emulator_warp_index() EMULATOR_SYMBOL(warp_index);
 uint32_t emulator_active_mask() EMULATOR_SYMBOL(active_mask);
 int emulator_print(const char* format, ...) EMULATOR_SYMBOL(print)
     __attribute__((format(printf, 1, 2)));

@@ -38,3 +38,4 @@
 #include "atomics.hpp"
 #include "threads.hpp"
 #include "tensor.hpp"
+#include "warpgroup.hpp"

@@ -22,12 +22,14 @@ struct Copies {
         memcpy(copy.data, data, bytes);
         pending.push_back(copy);
     }
-    // Lets all groups but the newest `most_pending` land.
-    void wait(uint32_t most_pending) {
+    // Lets all groups but the newest `most_pending` land, and tells `landed` of each place.
+    template <class F>
+    void wait(uint32_t most_pending, F landed) {
         size_t kept = 0;
         for (const Copy& copy : pending) {
             if (copy.group + most_pending < committed) {
                 memcpy(copy.to, copy.data, copy.bytes);
+                landed(copy.to);
             } else {
                 pending[kept++] = copy;
             }

@@ -72,11 +72,44 @@ extern "C" void emulator_copy_commit() {
 }
 
 extern "C" void emulator_copy_wait(uint32_t most_pending) {
-    this_worker->copies[this_worker->current].wait(most_pending);
+    Worker& worker = *this_worker;
+    const auto thread = static_cast<uint32_t>(worker.current);
+    worker.uninterruptible = 1;  // it may allocate
+    worker.copies[thread].wait(
+        most_pending, [&](const void* to) { worker.products.landed(*worker.shared, to, thread); });
+    worker.uninterruptible = 0;
+}
+
+extern "C" uint64_t emulator_matrix_descriptor(const void* start, int leading_bytes,
+                                               int stride_bytes, const char* file, int line) {
+    Worker& worker = *this_worker;
+    char why[256];
+    uint64_t descriptor;
+    if (describe(*worker.shared, start, leading_bytes, stride_bytes, descriptor, why)) {
+        return descriptor;
+    }
+    fail(worker, Ending::trap, true, "matrix_descriptor at %s:%d: %s", base_name(file), line, why);
+    abandon(worker);
+}
+
+extern "C" const void* emulator_matrix_row(uint64_t descriptor, uint32_t row, uint32_t vector) {
+    return Matrix(descriptor).row(*this_worker->shared, row, vector);
+}
+
+extern "C" void emulator_async_proxy_fence() {
+    this_worker->products.async_proxy_fence(this_worker->current);
+}
+
+extern "C" void emulator_warpgroup_fence() {
+    this_worker->products.warpgroup_fence(this_worker->current);
 }
 
 extern "C" uint32_t emulator_lane() {
     return this_worker->threads[this_worker->current].lane;
+}
+
+extern "C" uint32_t emulator_warp_index() {
+    return this_worker->threads[this_worker->current].warp;
 }
 
 extern "C" uint32_t emulator_active_mask() {

@@ -9,6 +9,14 @@ inline void go_to(Worker& worker, int thread) {
     EMULATOR_TRACE(switch_to(worker, thread));
 }
 
+// The four warps of a warpgroup begin the same products.
+inline bool agree_on_products(Worker& worker) {
+    char why[256];
+    if (worker.products.agree(worker.warp_count, why)) return true;
+    fail(worker, Ending::divergence, false, "%s", why);
+    return false;
+}
+
 inline void release_barrier(Worker& worker) {
     worker.at_barrier = 0;
     worker.barrier_result = worker.predicates;
@@ -26,6 +34,7 @@ inline void release_barrier(Worker& worker) {
 inline bool release(Worker& worker) {
     if (worker.returned == worker.thread_count) return false;
     if (worker.at_barrier == worker.thread_count && !worker.lines_differ) {
+        if (!agree_on_products(worker)) return false;
         release_barrier(worker);
         return true;
     }
@@ -132,6 +141,7 @@ inline bool run_block(Worker& worker, uint64_t block) {
         worker.copies[t].pending.clear();
         worker.copies[t].committed = 0;
     }
+    worker.products.begin_block();
     for (uint32_t warp = 0; warp < worker.warp_count; ++warp) {
         uint32_t lanes = worker.thread_count - warp * 32;
         worker.warps[warp] = {lanes >= 32 ? ~0u : (1u << lanes) - 1, 0, 0};
@@ -150,5 +160,5 @@ inline bool run_block(Worker& worker, uint64_t block) {
     }
     worker.entering_fiber = fiber;
     switch_context(worker.scheduler, worker.fibers[fiber].context);
-    return worker.returned == worker.thread_count;
+    return worker.returned == worker.thread_count && agree_on_products(worker);
 }

@@ -26,9 +26,11 @@ class Tracer {
     void release_warp(Worker& worker, uint32_t warp, uint32_t group);
     void flush_all();
     void note(Word key, uint64_t address);
-    void multiply(emulator::WarpOp op) {
+    // Of a warp, `times` 16x8 sums.
+    void multiply(emulator::WarpOp op, uint32_t times = 1) {
         const bool is_bf16 = op == emulator::WarpOp::mma_bf16;
-        if (on) (is_bf16 ? result_.bf16_flops : result_.tf32_flops) += is_bf16 ? 4096 : 2048;
+        if (on)
+            (is_bf16 ? result_.bf16_flops : result_.tf32_flops) += times * (is_bf16 ? 4096 : 2048);
     }
 
     void wait_in_warp(uint64_t pc) {

@@ -37,7 +37,7 @@ inline bool is_mma(emulator::WarpOp op) {
 
 // Whether an operation is one of all 32 lanes, whatever the mask.
 inline bool needs_whole_warp(emulator::WarpOp op) {
-    return is_mma(op) || op == emulator::WarpOp::load_matrices;
+    return op >= emulator::WarpOp::mma_tf32;
 }
 
 inline void exchange(Thread* lanes, uint32_t group) {
@@ -89,6 +89,34 @@ inline void exchange(Thread* lanes, uint32_t group) {
     }
 }
 
+// A warp begins a product, closes a group of them, or waits.
+inline void advance_products(Worker& worker, uint32_t warp, Thread* lanes) {
+    char why[256] = "";
+    worker.uninterruptible = 1;  // it may allocate
+    switch (lanes[0].op) {
+        case emulator::WarpOp::multiply_commit:
+            worker.products.commit(warp);
+            break;
+        case emulator::WarpOp::multiply_wait:
+            worker.products.wait(*worker.shared, warp, static_cast<uint32_t>(lanes[0].value));
+            break;
+        default: {
+            const emulator::Product* asked[32];
+            for (int i = 0; i < 32; ++i) {
+                asked[i] = reinterpret_cast<const emulator::Product*>(lanes[i].value);
+            }
+            worker.products.begin(*worker.shared, warp, worker.warp_count,
+                                  worker.launch->request.shared_bytes, asked, why);
+            EMULATOR_TRACE(multiply(emulator::WarpOp::mma_bf16, asked[0]->columns / 8));
+        }
+    }
+    worker.uninterruptible = 0;
+    if (!why[0]) return;
+    fail(worker, Ending::trap, true, "%s at %s:%d: %s", lanes[0].name, base_name(lanes[0].file),
+         lanes[0].line, why);
+    abandon(worker);
+}
+
 // Lets the lanes of `mask` go on if all are there; lanes that have returned are not waited for.
 inline bool release_warp(Worker& worker, uint32_t index, uint32_t mask) {
     Warp& warp = worker.warps[index];
@@ -112,7 +140,11 @@ inline bool release_warp(Worker& worker, uint32_t index, uint32_t mask) {
              first.name, base_name(first.file), first.line, group);
         abandon(worker);
     }
-    exchange(lanes, group);
+    if (first.op >= emulator::WarpOp::multiply_async) {
+        advance_products(worker, index, lanes);
+    } else {
+        exchange(lanes, group);
+    }
     EMULATOR_TRACE(release_warp(worker, index, group));
     if (is_mma(first.op)) EMULATOR_TRACE(multiply(first.op));
     warp.waiting &= ~group;

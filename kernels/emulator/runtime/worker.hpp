@@ -10,6 +10,7 @@
 #include "copies.hpp"
 #include "fibers.hpp"
 #include "launch.hpp"
+#include "products.hpp"
 
 enum class State : uint8_t { running, barrier, warp, returned };
 
@@ -31,14 +32,6 @@ struct Thread {
 struct Warp {
     uint32_t existing, waiting, returned;  // one bit a lane
 };
-
-// A module's static shared memory in this OS thread, around its dynamic one.
-struct SharedMemory {
-    char *begin = nullptr, *end = nullptr, *dynamic = nullptr;
-};
-
-constexpr size_t dynamic_shared_bytes = 227 << 10;  // CUDA's most, on compute capability 9.0
-constexpr size_t dynamic_canary_bytes = 1024;
 
 struct Worker {
     explicit Worker(void (*fiber_entry)()) : fibers(fiber_entry) {}
@@ -63,6 +56,8 @@ struct Worker {
     uint16_t order[max_threads];
     Warp warps[max_threads / 32];
     Copies copies[max_threads];
+    Products products;
+    const SharedMemory* shared = nullptr;  // the running block's
 
     // Threads that may go on: a ring, each thread in it once at most.
     uint16_t ready[max_threads];

@@ -109,6 +109,7 @@ class Workers {
             return;
         }
         const SharedMemory& memory = shared_memory_of(worker, request.module);
+        worker.shared = &memory;
         EMULATOR_TRACE(begin_launch(worker, memory));
         while (!launch.stop) {
             uint64_t position = launch.next_block.fetch_add(1);

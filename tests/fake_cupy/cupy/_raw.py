@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -19,13 +20,17 @@ class RawModule:
     """Takes what CuPy's takes by keyword, and nothing else."""
 
     def __init__(
-        self, code: str | None = None, *, options: tuple[str, ...] = (), backend: str = "nvrtc"
-    ) -> None:
-        if not isinstance(code, str):
-            raise TypeError("the double compiles from code alone")
+        self, *, code: str | None = None, path: str | None = None, options: tuple[str, ...] = (),
+        backend: str = "nvrtc",
+    ) -> None:  # fmt: skip
+        if (code is None) == (path is None):
+            raise TypeError("Exactly one of `code` and `path` keyword arguments must be given.")
+        for given in (code, path):
+            if given is not None and not isinstance(given, str):
+                raise TypeError(f"expected str, got {type(given).__name__}")
         if not isinstance(options, tuple):
             raise TypeError(f"options must be a tuple of str, not {type(options).__name__}")
-        self._code, self._options, self._module = code, options, None
+        self._code, self._path, self._options, self._module = code, path, options, None
 
     def compile(self, log_stream: Any = None) -> None:
         """Compile; CuPy does it at the first use of a function otherwise."""
@@ -33,8 +38,15 @@ class RawModule:
             return
         from cupy.cuda.compiler import CompileException
 
+        options = self._options
+        if self._path is not None:  # what nvrtc.getCUBIN gave
+            made = json.loads(Path(self._path).read_bytes())
+            self._code = made["code"]
+            options = [one for one in made["options"] if not one.startswith("-arch=")]
+        elif "warpgroup.cuh" in self._code:  # CuPy compiles for sm_90
+            raise CompileException("ptxas: wgmma needs sm_90a", self._code, "", options)
         defines, includes = {}, []
-        for option in self._options:
+        for option in options:
             if found := re.fullmatch(r"-D(\w+)=(.*)", option):
                 defines[found[1]] = found[2]
             elif option.startswith("-I"):

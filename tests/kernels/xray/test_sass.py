@@ -210,10 +210,12 @@ def test_what_is_not_arithmetic():
     assert code("FFMA2", "IMAD").instructions_per_flop == 0.5
     assert code("DADD", "MUFU.RCP").instructions_per_flop == 1
     assert code("IMAD", "FADD", "EXIT", "FFMA").instructions_per_flop == 0.5, "the densest block"
-    assert code("FFMA", "HGMMA.64x64x8.F32.TF32").instructions_per_flop is None, "of what size?"
+    assert code("FFMA", "QGMMA.64x64x32.F32.E4M3.E4M3").instructions_per_flop is None, "counted?"
     # 16 x 8 x 16 by 32 threads are 128 operations each.
     assert code("FADD", "HMMA.16816.F32").instructions_per_flop == 2 / 129
     assert code("HMMA.16816.F32").mix.tensor == 1
+    # 64 x 80 x 16 by 128 threads.
+    assert code("FADD", "HGMMA.64x80x16.F32.BF16").instructions_per_flop == 2 / 1281
 
 
 def test_an_empty_mix():

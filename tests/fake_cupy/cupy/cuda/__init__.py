@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from cupy.cuda import compiler, memory, runtime
+from cupy.cuda import compiler, memory, nvrtc, runtime
 from cupy.cuda.memory import MemoryPool, using_allocator
 
 __all__ = [
     "Device", "Event", "Graph", "MemoryPool", "Stream", "compiler", "get_current_stream",
-    "memory", "runtime", "using_allocator",
+    "memory", "nvrtc", "runtime", "using_allocator",
 ]  # fmt: skip
 
 
