@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 import kernels
-from kernels import place, ranges
-from kernels.conv2d_relu_pool import fused
+from kernels import place, ranges, table
 from kernels.shapes import BlockShape
 from kernels.training import linear_stack
 from lenet.layers import Array, ConvBlock, Layer, LinearStack
@@ -68,7 +67,13 @@ class SlicedBlock(ConvBlock, LearningLayer):
 
     def slices(self, images: int) -> int:
         """Return how many slices it makes of so many images."""
-        return fused.parameter_slices(self.shape._replace(n=images), self.w.dtype.itemsize)
+        shape = self.shape._replace(n=images)
+        return int(self._launchers.parameter_slices(shape, self.w.dtype.itemsize))
+
+    @property
+    def _launchers(self) -> Any:
+        """The row's module, which takes a while to import."""
+        return table.find("conv2d_relu_pool", "fused").launchers
 
     def backward(self, dy: Array) -> Array:
         """Leave dw and db in slices, or write them; return dx, or None from the first layer."""
@@ -80,7 +85,7 @@ class SlicedBlock(ConvBlock, LearningLayer):
         with ranges.span("conv2d_relu_pool backward_parameters fused"):
             # Behind the first layer there is nothing else to do.
             call = at_once if self.first else self.aside
-            call(fused.backward_parameters, *parameters)
+            call(self._launchers.backward_parameters, *parameters)
         if self.first:
             return None
         return kernels.conv2d_relu_pool_backward_data(dy, argmax, self.w, x.shape, **self.how)
