@@ -52,6 +52,8 @@ NOW := $(shell date -u +%Y%m%d-%H%M%S)
 GPU_RESULTS := profiling/results/bench-$(NOW).jsonl
 GPU_GOALS_RESULTS := profiling/results/goals-$(NOW).jsonl
 GPU_COUNTS := profiling/results/ncu-$(NOW).jsonl
+GPU_STEP := profiling/results/step-$(NOW).jsonl
+GPU_SPEEDRUN := profiling/results/speedrun-$(NOW).jsonl
 ifeq ($(origin PYTHON),command line)
 GPU_RUN := $(PYTHON)
 gpu:
@@ -62,14 +64,15 @@ endif
 	$(GPU_RUN) -m profiling verify --place gpu
 	$(GPU_RUN) -m profiling bench --device gpu $(GPU_BENCH) -o $(GPU_RESULTS)
 	$(GPU_RUN) -m profiling bench --device gpu $(GPU_GOALS) -o $(GPU_GOALS_RESULTS)
-	-$(GPU_RUN) -m profiling targets $(GPU_RESULTS) $(GPU_GOALS_RESULTS)
 	@if command -v ncu > /dev/null; then set -x; $(GPU_RUN) -m profiling counts -o $(GPU_COUNTS); \
 	else echo "ncu is not on PATH: the X-ray's counts are not compared with it"; fi
 	$(GPU_RUN) -m lenet train $(TRAIN) --device gpu
 	@if [ -n "$(MNIST)" ]; then set -x; \
-	$(GPU_RUN) -m profiling compare-torch --device gpu --batch-size 256 --data-dir $(MNIST); \
-	$(GPU_RUN) -m lenet speedrun --device gpu --data-dir $(MNIST); \
+	$(GPU_RUN) -m profiling compare-torch --device gpu --batch-size 256 --data-dir $(MNIST) --json > $(GPU_STEP); \
+	$(GPU_RUN) -m lenet speedrun --device gpu --data-dir $(MNIST) --json > $(GPU_SPEEDRUN); \
 	else echo "MNIST=folder names no IDX files: the step is not compared with PyTorch's, no speedrun"; fi
+	-$(GPU_RUN) -m profiling targets $(GPU_RESULTS) $(GPU_GOALS_RESULTS) \
+	  $$(for file in $(GPU_STEP) $(GPU_SPEEDRUN); do if [ -s $$file ]; then echo $$file; else rm -f $$file; fi; done)
 
 check: $(VENV)/with-dev  ## lint, layout and types
 	$(RUN) -m ruff check

@@ -22,6 +22,9 @@ DESCRIPTION = (
 )
 
 
+KIND = "conv-kernel-lab speedrun 1"  # of the JSON record
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that are this command's alone."""
     parser.add_argument(
@@ -93,6 +96,8 @@ def run(options: argparse.Namespace, target: float, kernels: Mapping[str, Any]) 
     found = speedrun.summary(outcomes, target) if outcomes else None
     if options.json:
         record = {
+            "kind": KIND,
+            "device": device.name,
             "data": dataset.name,
             "held_out": options.held_out,
             "machine": describe(device),

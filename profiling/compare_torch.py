@@ -24,7 +24,9 @@ import numpy as np
 from kernels import place
 from kernels.training.shuffle import permutation
 from profiling import intervals, machine
-from profiling.compare_torch_side import MOMENTUM, Side, fastest, torch_side
+from profiling.compare_torch_side import GRAPH, MOMENTUM, Side, fastest, torch_side
+
+KIND = "conv-kernel-lab compare-torch 1"  # of the JSON record
 
 INSTALL = (
     "compare-torch: PyTorch is not installed; make compare-torch installs it, or: "
@@ -150,12 +152,15 @@ def _sides(
 def _report(
     ours: Side, peers: list[Side], args: argparse.Namespace, data: str, images: int
 ) -> None:
+    where = "gpu" if any(GRAPH in peer.name for peer in peers) else "cpu"
     ratios = [
         intervals.ratio_interval(np.array(peer.seconds), np.array(ours.seconds), paired=True)
         for peer in peers
     ]
     record = {
-        "machine": machine.describe("cpu"),
+        "kind": KIND,
+        "device": where,
+        "machine": machine.describe(where),
         "data": data,
         "images": images,
         "batch_size": args.batch_size,

@@ -17,6 +17,7 @@ MOMENTUM = 0.9
 # Threads of one library may spin for a while after its last parallel loop; let them fall asleep.
 PAUSE_SECONDS = 0.01
 TRIAL_STEPS = 12
+GRAPH = "CUDA graph"  # in the name of a side that has one
 
 
 @dataclasses.dataclass
@@ -95,7 +96,7 @@ class Setup(NamedTuple):
 
     def __str__(self) -> str:
         words = ["channels_last"] * self.channels_last + [self.optimizer] * bool(self.optimizer)
-        return ", ".join([*words, f"{self.threads} threads", *["CUDA graph"] * bool(self.graph)])
+        return ", ".join([*words, f"{self.threads} threads", *[GRAPH] * bool(self.graph)])
 
 
 def fastest(

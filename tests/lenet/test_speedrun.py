@@ -15,6 +15,7 @@ from lenet.device import CPU
 from lenet.errors import DivergedError
 from lenet.model import Choice
 from lenet.speedrun import Outcome, Recipe
+from profiling import training_records
 
 HOST = ["--conv", "cpu", "--pool", "cpu", "--device", "cpu"]
 
@@ -36,9 +37,12 @@ def test_a_line_a_run_and_the_mean(command, capsys):
     assert last.endswith("2 of 2 runs reached 15.00%")
 
 
-def test_for_a_program(command, capsys):
+def test_for_a_program(command, capsys, tmp_path):
     assert command("--seeds", "2", "--target", "100", "--json") == 1  # below the target
-    found = json.loads(capsys.readouterr().out)
+    (tmp_path / "printed").write_text(capsys.readouterr().out)
+    found = json.loads((tmp_path / "printed").read_text())
+    record = training_records.read(tmp_path / "printed")
+    assert (record.device, record.summary.runs, record.held_out) == ("cpu", 2, False)
     assert found["recipe"]["epochs"] == 2
     assert found["target"] == 1
     assert [run["seed"] for run in found["runs"]] == [0, 1]

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from kernels.shapes import BlockShape, Conv2dShape
+from lenet.speedrun_command import KIND as SPEEDRUN
 from profiling import roofline, targets
 from profiling.__main__ import main
+from profiling.compare_torch import KIND as STEP
 from profiling.result_file import SCHEMA, Ceilings, End, Group, Header, Row, Timing, Writer
 
 CEILINGS = Ceilings(3e12, 3e12, 50e12, 67e12, 2e-6, 1 << 20, {"bf16": 800e12})
@@ -84,11 +86,11 @@ def test_what_was_missed_fails_and_what_is_missing_is_not_met(tmp_path, capsys):
     path = write(tmp_path / "a.jsonl", [*blocks(1.5e-4, 0.6e-4), resnet(BF16 / 0.7)])
     found = answers(path, capsys=capsys, code=1)
     verdicts = [one["met"] for one in found.values()]
-    assert verdicts == [False, None, None, None, True, False, False]
+    assert verdicts == [False, None, None, None, True, False, False, None, None, None]
     assert main(["targets", str(path)]) == 1
     shown = capsys.readouterr().out
     assert shown.count("MISSED") == 3
-    assert shown.count("not measured") == 3
+    assert shown.count("not measured") == 6
     # Nothing measured is nothing missed.
     only_one = write(tmp_path / "b.jsonl", blocks(1.0, 1.0)[:1])
     assert all(one["met"] is None for one in answers(only_one, capsys=capsys, code=0).values())
@@ -106,3 +108,64 @@ def test_every_goals_shape_is_one_that_a_suite_measures():
 
     labels = {case.label for case in suites.cases(["lenet", "resnet50-3x3"], [])}
     assert {*targets.BLOCKS, *targets.RESNET} <= labels
+
+
+GPU = {"device": "gpu", "machine": {"name": "Made-up"}}
+
+
+def step(path, eager=25.0, graph=6.0, **other):
+    ratios = [
+        {"of": name, "ratio": ratio, "interval": [ratio, ratio]}
+        for name, ratio in (("PyTorch 2 (fused)", eager), ("PyTorch 2 (fused, CUDA graph)", graph))
+    ]
+    record = {"kind": STEP, "batch_size": 256, "ratios": ratios, "data": "mnist"} | GPU | other
+    path.write_text(json.dumps(record, indent=2))  # as the command prints it
+    return path
+
+
+def speedrun(path, seconds=0.04, accuracy=0.991, runs=30, held_out=False, **other):
+    summary = {"runs": runs, "reached": runs, "accuracy": accuracy, "seconds": seconds}
+    record = {"kind": SPEEDRUN, "held_out": held_out, "summary": summary} | GPU | other
+    path.write_text(json.dumps(record))
+    return path
+
+
+def test_the_training_has_goals_too(tmp_path, capsys):
+    files = step(tmp_path / "a.jsonl"), speedrun(tmp_path / "b.jsonl")
+    *_, eager, graph, mnist = answers(*files, capsys=capsys, code=0).values()
+    assert [one["got"] for one in (eager, graph)] == [25, 6]
+    assert mnist["got"] == pytest.approx(0.05 / 0.04)
+    assert [one["met"] for one in (eager, graph, mnist)] == [True] * 3
+    assert main(["targets", *map(str, files)]) == 0
+    assert f"{files[0]}: Made-up" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("write", "how", "met"),
+    [
+        (step, {"graph": 4.9}, [True, False, None]),
+        (step, {"batch_size": 128}, [None, None, None]),
+        (speedrun, {"seconds": 0.06}, [None, None, False]),
+        (speedrun, {"accuracy": 0.9899}, [None, None, False]),
+        (speedrun, {"runs": 29}, [None, None, None]),
+        (speedrun, {"held_out": True}, [None, None, None]),
+        (speedrun, {"summary": None}, [None, None, None]),
+    ],
+)
+def test_a_training_that_does_not_meet_them(tmp_path, capsys, write, how, met):
+    path = write(tmp_path / "a.jsonl", **how)
+    found = answers(path, capsys=capsys, code=int(False in met))
+    assert [one["met"] for one in found.values()][-3:] == met
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"device": "cpu"}, "measured on a CPU, the goals are a GPU's"),
+        ({"device": "tpu"}, "a.jsonl: damaged: Invalid enum value 'tpu'"),
+        ({"batch_size": "many"}, "a.jsonl: damaged: Expected `int`, got `str`"),
+    ],
+)
+def test_a_training_that_cannot_be_used(tmp_path, capsys, how, message):
+    assert main(["targets", str(step(tmp_path / "a.jsonl", **how))]) == 2
+    assert message in capsys.readouterr().err
