@@ -9,10 +9,11 @@
 """
 
 from lenet.checkpoint import Run
+from lenet.choice import Choice, choose_kernels
 from lenet.data import Dataset, load_data
 from lenet.device import Device
 from lenet.errors import LenetError
-from lenet.model import Choice, Model, build_model, choose_kernels
+from lenet.model import Model, build_model
 from lenet.trainer import Curve, Trainer, evaluate, train_steps
 
 __all__ = [

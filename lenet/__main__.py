@@ -257,7 +257,7 @@ def _train_as(
 def _warn_of_simulator(settings: Settings) -> None:
     """Tell whoever trains on Numba's simulator not to wait for the end of an epoch."""
     from kernels import table
-    from lenet.model import NO_BLOCK
+    from lenet.choice import NO_BLOCK
 
     device, choice = settings.check()
     if choice.block != NO_BLOCK:

@@ -21,7 +21,7 @@ from kernels import place
 from lenet.layers import Array, Conv2d, Flatten, Layer, Linear
 
 if TYPE_CHECKING:
-    from lenet.model import Choice
+    from lenet.choice import Choice
 
 NAME = "lenet5-1998"
 

@@ -11,10 +11,11 @@ import numpy as np
 from kernels import image_file
 from lenet import device as devices
 from lenet.checkpoint import Run
+from lenet.choice import choose_kernels
 from lenet.data import Dataset, standardise
 from lenet.errors import CheckpointError, DataError, KernelError, OptionError
 from lenet.loss import softmax
-from lenet.model import IMAGE, Model, build_model, choose_kernels
+from lenet.model import IMAGE, Model, build_model
 from lenet.settings import from_config
 from lenet.trainer import evaluate
 

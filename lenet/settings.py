@@ -11,10 +11,11 @@ from typing import Any
 from lenet import classic
 from lenet import device as devices
 from lenet.checkpoint import FORMAT
+from lenet.choice import LENET5, NO_BLOCK, Choice, choose_kernels
 from lenet.data import Dataset, load_data
 from lenet.device import Device
 from lenet.errors import CheckpointError, OptionError
-from lenet.model import ACTIVATIONS, IMAGE, LENET5, MODELS, NO_BLOCK, Choice, choose_kernels
+from lenet.model import ACTIVATIONS, IMAGE, MODELS
 
 MAX_DISTORT = 0.5  # what is scaled and squeezed by more could come out upside down
 
@@ -40,7 +41,7 @@ class Settings:
     model
         ``"lenet5"`` or ``"lenet5-1998"``.
     block, conv, pool, activation, device
-        What the model runs on, as `lenet.model.choose_kernels` takes them.
+        What the model runs on, as `lenet.choice.choose_kernels` takes them.
     """
 
     data: str = "digits"

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from lenet import device as devices
+from lenet.choice import Choice
 from lenet.data import Dataset
 from lenet.device import Device
 from lenet.errors import DataError, DivergedError
-from lenet.model import Choice, Model, lenet5
+from lenet.model import Model, lenet5
 from lenet.optim import one_cycle
 from lenet.step_graph import choose_steps
 from lenet.steps import TrainingSet

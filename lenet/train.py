@@ -14,11 +14,12 @@ import numpy as np
 
 from kernels import ranges
 from lenet.checkpoint import Checkpoint, Run
+from lenet.choice import Choice
 from lenet.data import Dataset
 from lenet.device import Device, describe, one_blas_thread
 from lenet.errors import CheckpointError, DivergedError
 from lenet.interrupt import CtrlC, Stopped
-from lenet.model import Choice, build_model
+from lenet.model import build_model
 from lenet.optim import one_cycle
 from lenet.progress import Silent
 from lenet.ranks import ALONE, Ranks

@@ -11,10 +11,11 @@ import numpy as np
 
 from kernels import place
 from lenet import device as devices
+from lenet.choice import choose_kernels
 from lenet.errors import KernelError
 from lenet.learning_layers import Figures, Side, figures_for_one
 from lenet.loss import softmax_cross_entropy, softmax_cross_entropy_and_hits
-from lenet.model import Model, build_model, choose_kernels
+from lenet.model import Model, build_model
 from lenet.optim import NesterovSGD, one_cycle
 from lenet.ranks import ALONE, Ranks
 from lenet.timing import Phase, Stopwatch

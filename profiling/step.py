@@ -106,8 +106,9 @@ def record(batch_size: int, gpu: gpus.Gpu) -> list[Launch]:
     NvrtcMissingError, KernelCompileError
         As for `kernels.xray.static.of_recording`.
     """
+    from lenet.choice import choose_kernels
     from lenet.device import CPU
-    from lenet.model import IMAGE, build_model, choose_kernels
+    from lenet.model import IMAGE, build_model
     from lenet.step_graph import DeviceSteps
     from lenet.steps import TrainingSet
     from lenet.trainer import Trainer

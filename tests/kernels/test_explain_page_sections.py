@@ -19,7 +19,8 @@ from kernels import explain
 from kernels.explain_page import learned, picture
 from kernels.explain_page.examples import INPUT, example
 from lenet.checkpoint import Checkpoint, Run
-from lenet.model import Choice, build_model
+from lenet.choice import Choice
+from lenet.model import build_model
 
 SMALL = "--input 6x6x2 --filters 2 --size 3"
 EVIL = "<img src=x onerror=alert(1)>"

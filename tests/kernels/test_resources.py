@@ -13,8 +13,9 @@ import pytest
 from kernels import __main__ as cli
 from kernels import cases, resources, table
 from kernels.source import SCALARS, KernelCompileError, nvrtc_code, nvrtc_options
+from lenet.choice import Choice
 from lenet.layers import Conv2d
-from lenet.model import Choice, lenet5
+from lenet.model import lenet5
 
 nvrtc = pytest.importorskip(
     "cuda.bindings.nvrtc", reason="cuda-bindings is not installed (make test does)"

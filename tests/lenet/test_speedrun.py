@@ -10,10 +10,10 @@ from lenet_idx_files import write_folder
 
 from lenet import speedrun, speedrun_command
 from lenet.__main__ import main
+from lenet.choice import Choice
 from lenet.data import load_data
 from lenet.device import CPU
 from lenet.errors import DivergedError
-from lenet.model import Choice
 from lenet.speedrun import Outcome, Recipe
 from profiling import training_records
 
