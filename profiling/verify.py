@@ -173,7 +173,7 @@ def _kernel(row: table.Row, args: argparse.Namespace) -> dict[str, Any]:
     passed = sum(p["passed"] for p in passes.values())
     verdict = f"{failed} of {passed + failed} FAILED" if failed else f"{passed} ok"
     print(
-        f"{row.operation:16} {row.name:18} {verdict:18} {time.perf_counter() - began:6.1f} s",
+        f"{row.operation:16} {row.name:19} {verdict:18} {time.perf_counter() - began:6.1f} s",
         flush=True,
     )
     for name, outcome in passes.items():
