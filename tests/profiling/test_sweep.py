@@ -335,8 +335,13 @@ def test_a_lost_rank_ends_the_job_and_what_others_had_at_hand_is_kept(
     lost: int, error: Exception, capsys
 ):
     kept: list[tuple[int, int]] = []
+    begun: set[int] = set()
 
     def measure(rank: int, number: int, between) -> list:
+        begun.add(rank)
+        while len(begun) < 3:  # a busy machine may start the others late
+            between(0.0)
+            time.sleep(0.001)
         if rank == lost:
             raise error
         for _ in range(50):
