@@ -23,6 +23,25 @@ constexpr int PITCH_STEP = 8 / CHUNK;
 constexpr int W_PITCH = TILE_M + PITCH_STEP;
 static_assert(CHUNK == 8 || CHUNK == 2, "a product takes 2 vectors, 8 lanes copy 8 of a pixel");
 
+// Divides by one number again and again: by a product and a shift, where a division would take some
+// 20 instructions, of which a step has little time for. Exact for dividends from 0 to 2^31 - 1: the
+// multiplier is less than 1 too large, and so the quotient less than 1 / divisor.
+struct Divisor {
+    int divisor, shift;
+    unsigned multiplier;
+
+    __device__ __forceinline__ explicit Divisor(int by) : divisor(by), shift(31) {
+        while (1u << (shift - 31) < (unsigned)by) shift++;
+        multiplier = (unsigned)(((1ull << shift) + by - 1) / by);
+    }
+    __device__ __forceinline__ int quotient(int of) const {
+        return (int)((unsigned long long)of * multiplier >> shift);
+    }
+    __device__ __forceinline__ int remainder(int of, int quotient) const {
+        return of - quotient * divisor;
+    }
+};
+
 struct Counts {
     int chunks, r, s, x_stages, w_stages;
 };
@@ -71,16 +90,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
     constexpr int W_STAGE = CHUNK * W_PITCH;
     uint4* const shared_x = shared + w_stages * W_STAGE;
 
+    const Divisor by_tiles_m(tiles_m), by_rows(rows), by_cols(cols);
+    const auto position_at = [&](int position) {  // image, nothing, row, column
+        const int line = by_cols.quotient(position), image = by_rows.quotient(line);
+        return Index4{image, 0, by_rows.remainder(line, image), by_cols.remainder(position, line)};
+    };
+    const auto first_position = [&](int tile) { return by_tiles_m.quotient(tile) * TILE_N; };
+    const auto first_filter = [&](int tile) {
+        return by_tiles_m.remainder(tile, by_tiles_m.quotient(tile)) * TILE_M;
+    };
+
     // A thread copies the same vector of several pixels and filters: 128 bytes of each to 8 lanes.
     const int line = threadIdx.x / CHUNK, vector = threadIdx.x % CHUNK;
     const auto copy_pixels = [&](const Step& step, int share, int shares) {
-        const int n0 = step.tile / tiles_m * TILE_N;
-        const int first = n0 - shape.pad_top * cols - shape.pad_left;
+        const int first = first_position(step.tile) - shape.pad_top * cols - shape.pad_left;
         const int from = step.chunk * CHUNK + vector;
         uint4* to = shared_x + step.x_stage * x_stage + vector * x_pitch;
         for (int i = line + share * LINES; i < pixels; i += shares * LINES) {
             const int position = max(first + i, 0);
-            const Index4 at = unflatten(position, 1, rows, cols);
+            const Index4 at = position_at(position);
             const bool is_there = position == first + i && at.a < shape.n && at.c < shape.h &&
                                   at.d < shape.w && from < vectors;
             const int pixel = (at.a * shape.h + at.c) * shape.w + at.d;
@@ -89,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
         }
     };
     const auto copy_filters = [&](const Step& step) {
-        const int m0 = step.tile % tiles_m * TILE_M, from = step.chunk * CHUNK + vector;
+        const int m0 = first_filter(step.tile), from = step.chunk * CHUNK + vector;
         const int tap = step.r * shape.s + step.s, from_tap = is_turned ? taps - 1 - tap : tap;
         uint4* to = shared + step.w_stage * W_STAGE + vector * W_PITCH;
 #pragma unroll
@@ -104,7 +132,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
     };
     const auto find_places = [&](int tile, int* place) {
         for (int i = threadIdx.x; i < TILE_N; i += THREADS) {
-            const Index4 at = unflatten(tile / tiles_m * TILE_N + i, 1, rows, cols);
+            const Index4 at = position_at(first_position(tile) + i);
             const bool in_output = at.a < shape.n && at.c < shape.p && at.d < shape.q;
             place[i] = in_output ? y_offset(shape, at.a, 0, at.c, at.d) : -1;
         }
@@ -170,7 +198,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
 
         // Store: 4 lanes have 8 neighbours in a row, of two filters.
         const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-        const int filter = tile % tiles_m * TILE_M + group_m * 64 + warp * 16 + lane / 4;
+        const int filter = first_filter(tile) + group_m * 64 + warp * 16 + lane / 4;
         const int plane = shape.p * shape.q;
         const int* place = &places[turn % 2][group_n * COLUMNS + lane % 4 * 2];
         float start[2];
