@@ -24,7 +24,7 @@ import numpy as np
 from kernels import place
 from kernels.training.shuffle import permutation
 from profiling import intervals, machine
-from profiling.compare_torch_side import GRAPH, MOMENTUM, Side, fastest, torch_side
+from profiling.compare_torch_side import MOMENTUM, Side, fastest, torch_side
 
 KIND = "conv-kernel-lab compare-torch 1"  # of the JSON record
 
@@ -100,6 +100,13 @@ def _bad_option(args: argparse.Namespace) -> str | None:
     return None
 
 
+def _on_gpu(args: argparse.Namespace) -> bool:
+    """Tell whether both train on a GPU."""
+    import torch
+
+    return args.device != "cpu" and place.gpu_problem() is None and torch.cuda.is_available()
+
+
 def _sides(
     args: argparse.Namespace, data: Any, stack: contextlib.ExitStack
 ) -> tuple[Side, list[Side]]:
@@ -114,7 +121,7 @@ def _sides(
     from lenet.timing import Stopwatch
     from lenet.trainer import Trainer
 
-    on_gpu = args.device != "cpu" and place.gpu_problem() is None and torch.cuda.is_available()
+    on_gpu = _on_gpu(args)
     numba.set_num_threads(min(args.threads, numba.get_num_threads()))
     where = devices.choose("gpu" if on_gpu else "cpu")
     choice = lenet.choose_kernels(args.conv, args.pool, where, block=args.block)
@@ -152,7 +159,7 @@ def _sides(
 def _report(
     ours: Side, peers: list[Side], args: argparse.Namespace, data: str, images: int
 ) -> None:
-    where = "gpu" if any(GRAPH in peer.name for peer in peers) else "cpu"
+    where = "gpu" if _on_gpu(args) else "cpu"
     ratios = [
         intervals.ratio_interval(np.array(peer.seconds), np.array(ours.seconds), paired=True)
         for peer in peers

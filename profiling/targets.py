@@ -19,9 +19,6 @@ from profiling import training_records
 from profiling.result_file import ResultFileError, Results, load
 from profiling.training_records import Speedrun, Step
 
-GRADIENTS = ("backward_data", "backward_filter")
-
-
 Source = Results | Step | Speedrun
 Sources = Sequence[tuple[Path, Source]]
 

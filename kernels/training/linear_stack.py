@@ -17,7 +17,8 @@ from kernels import place
 from kernels.source import CudaSource, ceil_div
 from kernels.training.softmax_cross_entropy import Scratch
 
-THREADS = 512
+THREADS, TOGETHER = 512, 4  # as in linear_stack.cu; the latter images at most
+# As in linear_stack_gradient.cu: inputs and vectors of outputs of a block.
 GRADIENT_THREADS = 128
 GRADIENT_ROWS, GRADIENT_VECTORS = 32, 32
 # One block for each multiprocessor of the largest GPU, where the batch has images for it.
@@ -25,7 +26,6 @@ WANTED_BLOCKS = 132
 IMAGES = (2, 4, 8, 16)  # of a block
 MOST_IMAGES = {4: 16, 8: 4}  # by bytes an element: a thread's sums are registers
 SLICE_IMAGES, MOST_SLICES = 32, 8
-TOGETHER = 4
 
 
 class LinearStack(NamedTuple):

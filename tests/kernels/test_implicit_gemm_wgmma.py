@@ -183,6 +183,7 @@ def test_products_follow_each_other(tile):
     mix = kernel.code.hot_loop.mix
     assert mix.opcodes[f"HGMMA.64x{tile.columns}x16.F32.BF16"] == mix.tensor == products
     assert kernel.code.mix.tensor == products
+    assert "MUFU.RCP" not in mix.opcodes  # which a division begins with
     # One wait, behind the copies; none between the products, which a compiler that cannot tell
     # their registers apart from the threads' would put there.
     order = [

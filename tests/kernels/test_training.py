@@ -30,14 +30,9 @@ def launched(logits, labels, step=None, scratch=None):
     return losses, hits, gradient
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    ("rows", "classes"), [(1, 1), (5, 3), (256, 10), (333, 10), (9, 17), (3, 100)]
-)
-def test_loss_gradient_and_hits(rows, classes, dtype):
-    logits, labels = batch(rows, classes, dtype)
-    losses, hits, gradient = launched(logits, labels)
-
+def assert_loss(logits, labels, got_loss, got_hits, gradient, count):
+    """Hold a batch's mean loss, its hits, and the gradient of its sum over `count` in bounds."""
+    rows, classes = logits.shape
     wide = logits.astype(np.float64)
     want, want_gradient = loss.softmax_cross_entropy(wide, labels)
     shifted = wide.max(axis=1, keepdims=True) - wide
@@ -46,11 +41,23 @@ def test_loss_gradient_and_hits(rows, classes, dtype):
     # A rounded exponent d changes exp(d) by |d| u; the total adds `classes` of them.
     total = u * (shifted.max() + LIBRARY + classes)
     bound = share * (total + u * (shifted + LIBRARY + 1)) + 2 * u * np.abs(share - onehot)
-    np.testing.assert_array_less(np.abs(gradient - want_gradient), 1.01 * bound / rows + 1e-300)
+    error = np.abs(gradient - want_gradient * rows / count)
+    np.testing.assert_array_less(error, 1.01 * bound / count + 1e-300)
     row_losses = -np.log(share[np.arange(rows), labels])
     bound = total + u * (LIBRARY * np.log(classes) + shifted.max() + (rows + 2) * row_losses.mean())
-    assert abs(losses[0] - want) <= 1.01 * bound
-    assert hits[0] == (logits.argmax(axis=1) == labels).sum()
+    assert abs(got_loss - want) <= 1.01 * bound
+    assert got_hits == (logits.argmax(axis=1) == labels).sum()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("rows", "classes"), [(1, 1), (5, 3), (256, 10), (333, 10), (9, 17), (3, 100)]
+)
+def test_loss_gradient_and_hits(rows, classes, dtype):
+    logits, labels = batch(rows, classes, dtype)
+    losses, hits, gradient = launched(logits, labels)
+
+    assert_loss(logits, labels, losses[0], hits[0], gradient, rows)
 
 
 def test_the_step_says_where_to_write_and_scratch_serves_again():
