@@ -14,6 +14,7 @@ import kernels
 from kernels import place, ranges, table
 from kernels.shapes import BlockShape
 from kernels.training import linear_stack
+from kernels.training.batch import Gather, gather
 from lenet.layers import Array, ConvBlock, Layer, LinearStack
 
 
@@ -60,9 +61,14 @@ class LearningLayer(Layer):
 class SlicedBlock(ConvBlock, LearningLayer):
     """A `ConvBlock` on the row ``fused``, both gradients of its parameters by one launch."""
 
+    def meet(self, x_shape: tuple[int, ...]) -> BlockShape:
+        """Return the block's shape on images, and keep it."""
+        self.shape = BlockShape.of(x_shape, self.w.shape, padding=self.how["padding"])
+        return self.shape
+
     def forward(self, x: Array) -> Array:
         """Return the maxima, and keep where they were."""
-        self.shape = BlockShape.of(x.shape, self.w.shape, padding=self.how["padding"])
+        self.meet(x.shape)
         return super().forward(x)
 
     def slices(self, images: int) -> int:
@@ -89,6 +95,58 @@ class SlicedBlock(ConvBlock, LearningLayer):
         if self.first:
             return None
         return kernels.conv2d_relu_pool_backward_data(dy, argmax, self.w, x.shape, **self.how)
+
+
+class SlicedPair(Layer):
+    """The network's first two blocks: of a batch that is yet to be gathered by one launch.
+
+    Parameters
+    ----------
+    first, second
+        As they would be alone. They have the parameters.
+    """
+
+    kind = "block"
+
+    def __init__(self, first: SlicedBlock, second: SlicedBlock) -> None:
+        super().__init__(f"{first.name}+{second.name}")
+        self.first, self.second = first, second
+
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        """The two blocks."""
+        return self.first, self.second
+
+    def forward(self, x: Array) -> Array:
+        """Return the second block's maxima."""
+        return self.second.forward(self.first.forward(x))
+
+    def gather(self, batch: Gather) -> Array:
+        """Write the batch, and return the second block's maxima."""
+        from kernels.conv2d_relu_pool import fused_pair
+
+        first, second, x = self.first, self.second, batch.x
+        outer = first.meet(x.shape)
+        inner = second.meet(outer.output_shape)
+        if not fused_pair.takes(outer, inner, x.dtype.itemsize):
+            gather(batch)
+            return self.forward(x)
+        xp = place.array_module(x)
+        found = [
+            xp.empty(shape.output_shape, dtype)
+            for shape in (outer, inner)
+            for dtype in (x.dtype, np.uint8)
+        ]
+        parameters = first.w, first.b, second.w, second.b
+        with ranges.span("conv2d_relu_pool pair forward fused"):
+            fused_pair.forward(batch, parameters, tuple(found), outer, inner)
+        between, first.argmax, y, second.argmax = found
+        first.x, second.x = x, between
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Do what the blocks do, one by one."""
+        return self.first.backward(self.second.backward(dy))
 
 
 class LearningStack(LinearStack, LearningLayer):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from kernels.training import nesterov_sgd
+from kernels.training.batch import Gather, gather
 from kernels.training.gradient_pieces import GradientPieces, Piece
 from lenet import classic
 from lenet.choice import LENET5, NO_BLOCK, Choice, choose_kernels
@@ -32,6 +33,7 @@ from lenet.learning_layers import (
     LearningStack,
     Side,
     SlicedBlock,
+    SlicedPair,
     at_once,
 )
 from lenet.timing import Phase, Stopwatch
@@ -45,6 +47,8 @@ POOLS: dict[str, type[MaxPool2d] | type[AvgPool2d]] = {
     "max_pool2d": MaxPool2d,
     "avg_pool2d": AvgPool2d,
 }
+# What does two blocks, one behind the other, by row.
+PAIRS: dict[str, Callable[..., Layer]] = {"cpu": ConvBlockPair, "fused": SlicedPair}
 ALIGN = 64  # elements; every parameter starts where an allocation of its own could
 FIGURES = 3  # elements behind the gradient, for what ranks add up with it
 
@@ -64,7 +68,9 @@ def lenet5(classes: int, choice: Choice, activation: str = "relu") -> list[Layer
             block("conv1", 1, 6, 5, padding=2, kernel=choice.block, first=True),  # 6 x 14 x 14
             block("conv2", 6, 16, 5, kernel=choice.block),  # 16 x 5 x 5
         )
-        features: list[Layer] = [ConvBlockPair(*blocks)] if choice.block == "cpu" else [*blocks]
+        features: list[Layer] = [*blocks]
+        if choice.block in PAIRS:
+            features = [PAIRS[choice.block](*blocks)]
     else:
         features = [
             Conv2d("conv1", 1, 6, 5, padding=2, kernel=choice.conv, first=True),  # 6 x 28 x 28
@@ -142,7 +148,12 @@ class Model:
             shape = layer.shapes[name]
             setattr(layer, name, self.weights[where].reshape(shape))
             setattr(layer, "d" + name, self.gradient[where].reshape(shape))
-        self._learning = [layer for layer in layers if isinstance(layer, LearningLayer)]
+        self._learning = [
+            layer
+            for whole in layers
+            for layer in (whole.parts if isinstance(whole, SlicedPair) else (whole,))
+            if isinstance(layer, LearningLayer)
+        ]
         self._pieces: dict[int, GradientPieces] = {}
         for layer in self._learning:
             begin, end, layer.offsets = self._piece(layer)
@@ -176,6 +187,7 @@ class Model:
         count: float,
         watch: Stopwatch | None = None,
         side: Side | None = None,
+        batch: Gather | None = None,
     ) -> GradientPieces:
         """Do forward, loss and backward in few launches.
 
@@ -191,6 +203,8 @@ class Model:
             As for `forward`.
         side
             Takes what nothing waits for, while a CUDA graph is recorded.
+        batch
+            What x and target are yet to be filled with, if they are.
 
         Returns
         -------
@@ -207,9 +221,14 @@ class Model:
         *body, stack = self.layers
         if not isinstance(stack, LearningStack):
             raise TypeError(f"Model.learn: the last layer, {stack.name}, has no loss; see learns")
+        if batch and not isinstance(body[0], SlicedPair):
+            gather(batch)
         for layer in body:
             with watch.phase(Phase(layer.name, layer.kind, "forward")):
-                x = layer.forward(x)
+                if batch and isinstance(layer, SlicedPair):
+                    x = layer.gather(batch)
+                else:
+                    x = layer.forward(x)
         pieces = self._slice(len(x))
         try:
             for layer, partial in zip(self._learning, pieces.slices, strict=True):

@@ -209,16 +209,16 @@ class DeviceSteps:
         """
         data, trainer = self.data, self.trainer
         part, x, target = self.batches[size]
+        wanted = batch.Gather(
+            data.images, data.labels, self.order[part.start :], self.position, x, target,
+            data.batch_size, data.seed, data.augment, data.background, data.distort,
+        )  # fmt: skip
+        if self.record:
+            trainer.learn_in_place(wanted, self.record, side)
+            return
         if len(x):
             with trainer.watch.phase(DATA):
-                batch.gather(
-                    data.images, data.labels, self.order[part.start :], self.position, x, target,
-                    batch_size=data.batch_size, seed=data.seed, reach=data.augment,
-                    background=data.background, distort=data.distort,
-                )  # fmt: skip
-        if self.record:
-            trainer.learn_in_place(x, target, self.record, side)
-            return
+                batch.gather(wanted)
         loss, hits = trainer.learn(x, target, self.rate[0], len(x) / size)
         with trainer.watch.phase(UPDATE):
             loss = self.xp.asarray(loss, self.rates.dtype)

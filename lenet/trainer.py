@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels import place
+from kernels.training.batch import Gather
 from lenet import device as devices
 from lenet.choice import choose_kernels
 from lenet.errors import KernelError
@@ -166,22 +167,22 @@ class Trainer:
             self.optimizer.step(rate, pieces)
         return loss, hits
 
-    def learn_in_place(
-        self, x: Array, target: Array, record: Record, side: Side | None = None
-    ) -> None:
+    def learn_in_place(self, batch: Gather, record: Record, side: Side | None = None) -> None:
         """Do what `learn` does, alone and by a model that `learns`; figures and rate stay there.
 
         Parameters
         ----------
-        x, target
-            As for `learn`.
+        batch
+            The batch, yet to be gathered.
         record
             Where the step's number and rate are, and its figures go.
         side
             As for `Model.learn`.
         """
         figures = Figures(record.losses, record.hits, record.step)
-        pieces = self.model.learn(x, target, figures, len(x), self.watch, side)
+        pieces = self.model.learn(
+            batch.x, batch.target, figures, len(batch.x), self.watch, side, batch
+        )
         with self.watch.phase(UPDATE):
             self.optimizer.step(record.rates, pieces, record.step, record.ticket)
 

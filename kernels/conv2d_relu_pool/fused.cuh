@@ -1,34 +1,85 @@
-// What the kernels of fused.cu and fused_backward.cu share: the layer, a block's tile of the input
-// in shared memory, and how it is filled. The macros are fused.py's.
+// What the fused block's kernels share: how a layer is cut up, a block's tile of the input in
+// shared memory, and how it is filled. The numbers are fused_plan.py's.
 #pragma once
 #include "index.cuh"
 
-__device__ constexpr BlockShape layer = {LAYER};  // compiled in; all but N, which is 0 here
+struct Cut {
+    BlockShape layer;  // compiled in; all but N, which is 0 here
+    int images, filters, channels, rows, strip;
+    int pitch, group, plane_pad, image_pad, filter_pad;
+};
 
-constexpr int R = layer.conv.r, S = layer.conv.s;
-constexpr int WINDOW = layer.pool_r * layer.pool_s;
-// A tile is what ROWS x STRIPS threads see of an image, each of STRIP windows side by side.
-constexpr int STRIPS = (layer.pooled_q + STRIP - 1) / STRIP;
-constexpr int OUTPUTS = STRIP * layer.pool_s;  // of the convolution, in a row
-constexpr int SEEN_H =
-    (layer.pool_r - 1) * layer.conv.stride_h + (R - 1) * layer.conv.dilation_h + 1;
-constexpr int SEEN_W = (OUTPUTS - 1) * layer.conv.stride_w + (S - 1) * layer.conv.dilation_w + 1;
-constexpr int STEP_H = layer.pool_r * layer.conv.stride_h, STEP_W = OUTPUTS * layer.conv.stride_w;
-constexpr int TILE_H = (ROWS - 1) * STEP_H + SEEN_H, TILE_W = (STRIPS - 1) * STEP_W + SEEN_W;
-// In shared memory a row takes PITCH and the STEP_H rows from one window to the next, a group, take
-// GROUP: with PLANE_PAD and IMAGE_PAD so chosen that a warp's threads read from different banks.
-constexpr int PLANE = (TILE_H + STEP_H - 1) / STEP_H * GROUP + PLANE_PAD;
-constexpr int IMAGE = CHANNELS * PLANE + IMAGE_PAD;
-static_assert(PITCH >= TILE_W && GROUP >= STEP_H * PITCH, "rows and groups do not overlap");
+// What ROWS x STRIPS threads see of an image, each of STRIP windows side by side.
+template <const Cut& cut>
+struct Tile {
+    static constexpr int R = cut.layer.conv.r, S = cut.layer.conv.s;
+    static constexpr int WINDOW = cut.layer.pool_r * cut.layer.pool_s;
+    static constexpr int STRIPS = (cut.layer.pooled_q + cut.strip - 1) / cut.strip;
+    static constexpr int OUTPUTS = cut.strip * cut.layer.pool_s;  // of the convolution, in a row
+    static constexpr int SEEN_H =
+        (cut.layer.pool_r - 1) * cut.layer.conv.stride_h + (R - 1) * cut.layer.conv.dilation_h + 1;
+    static constexpr int SEEN_W =
+        (OUTPUTS - 1) * cut.layer.conv.stride_w + (S - 1) * cut.layer.conv.dilation_w + 1;
+    static constexpr int STEP_H = cut.layer.pool_r * cut.layer.conv.stride_h;
+    static constexpr int STEP_W = OUTPUTS * cut.layer.conv.stride_w;
+    static constexpr int TILE_H = (cut.rows - 1) * STEP_H + SEEN_H;
+    static constexpr int TILE_W = (STRIPS - 1) * STEP_W + SEEN_W;
+    // In shared memory a row takes a pitch and the STEP_H rows from one window to the next take a
+    // group: with the pads so chosen that a warp's threads read from different banks.
+    static constexpr int PLANE = (TILE_H + STEP_H - 1) / STEP_H * cut.group + cut.plane_pad;
+    static constexpr int IMAGE = cut.channels * PLANE + cut.image_pad;
+    static_assert(cut.pitch >= TILE_W && cut.group >= STEP_H * cut.pitch,
+                  "rows and groups do not overlap");
 
-constexpr int FILTER_TILES = (layer.conv.k + FILTERS - 1) / FILTERS;
-constexpr int ROW_TILES = (layer.pooled_p + ROWS - 1) / ROWS;
-// Where the tile is all there is of an image, it is one piece of memory.
-constexpr bool IS_COPY = layer.conv.pad_top == 0 && layer.conv.pad_left == 0 && ROW_TILES == 1 &&
-                         TILE_H == layer.conv.h && TILE_W == layer.conv.w &&
-                         PLANE == layer.conv.h * layer.conv.w && layer.conv.c % CHANNELS == 0;
-constexpr int FILLED_W = TILE_W + (TILE_W < PITCH && TILE_W % 2);  // it may be read in pairs
-constexpr int LANES = TILE_W > 16 ? 32 : TILE_W > 8 ? 16 : 8;  // of a warp, on one row of the tile
+    static constexpr int FILTER_TILES = (cut.layer.conv.k + cut.filters - 1) / cut.filters;
+    static constexpr int ROW_TILES = (cut.layer.pooled_p + cut.rows - 1) / cut.rows;
+    // Where the tile is all there is of an image, it is one piece of memory.
+    static constexpr bool IS_COPY =
+        cut.layer.conv.pad_top == 0 && cut.layer.conv.pad_left == 0 && ROW_TILES == 1 &&
+        TILE_H == cut.layer.conv.h && TILE_W == cut.layer.conv.w &&
+        PLANE == cut.layer.conv.h * cut.layer.conv.w && cut.layer.conv.c % cut.channels == 0;
+    // It may be read in pairs.
+    static constexpr int FILLED_W = TILE_W + (TILE_W < cut.pitch && TILE_W % 2);
+    static constexpr int LANES = TILE_W > 16 ? 32 : TILE_W > 8 ? 16 : 8;  // of a warp, on one row
+
+    static __device__ __forceinline__ int at(int c, int row, int col) {
+        return c * PLANE + row / STEP_H * cut.group + row % STEP_H * cut.pitch + col;
+    }
+
+    // Fill some channels of a tile with what `pixel` returns of (channel, row, column) of the
+    // image, and with zeros beyond its edges.
+    template <int THREADS, class Pixel>
+    static __device__ __forceinline__ void fill(scalar* to, int first_row, bool in_batch, int c0,
+                                                const Pixel& pixel) {
+        for (int line = threadIdx.x / LANES; line < cut.channels * TILE_H;
+             line += THREADS / LANES) {
+            const int c = line / TILE_H, i = line % TILE_H, row = first_row + i;
+            const bool in_image =
+                in_batch && c0 + c < cut.layer.conv.c && inside(row, cut.layer.conv.h);
+            for (int j = threadIdx.x % LANES; j < FILLED_W; j += LANES) {
+                const int col = j - cut.layer.conv.pad_left;
+                to[at(c, i, j)] =
+                    in_image && inside(col, cut.layer.conv.w) ? pixel(c0 + c, row, col) : scalar(0);
+            }
+        }
+    }
+
+    // Copy some channels of an image's tile to shared memory.
+    template <int THREADS>
+    static __device__ __forceinline__ void load(scalar* to, const scalar* __restrict__ x, int n,
+                                                bool in_batch, int c0, int first_row) {
+        if (IS_COPY) {
+            const scalar* from = x + x_offset(cut.layer.conv, n, c0, 0, 0);
+            for (int i = threadIdx.x; i < cut.channels * PLANE; i += THREADS) {
+                to[i] = in_batch ? from[i] : scalar(0);
+            }
+            return;
+        }
+        fill<THREADS>(to, first_row, in_batch, c0, [&](int c, int row, int col) {
+            return x[x_offset(cut.layer.conv, n, c, row, col)];
+        });
+    }
+};
 
 template <class T>
 struct alignas(2 * sizeof(T)) Pair {
@@ -49,25 +100,18 @@ __device__ __forceinline__ void store_run(T* to, const T (&from)[LENGTH]) {
     }
 }
 
-// Copy CHANNELS channels of an image's tile to shared memory, zero beyond the image's edges.
-template <int THREADS>
-__device__ __forceinline__ void load_image(scalar* to, const scalar* __restrict__ x, int n,
-                                           bool in_batch, int c0, int first_row) {
-    if (IS_COPY) {
-        const scalar* from = x + x_offset(layer.conv, n, c0, 0, 0);
-        for (int i = threadIdx.x; i < CHANNELS * PLANE; i += THREADS) {
-            to[i] = in_batch ? from[i] : scalar(0);
-        }
-        return;
-    }
-    for (int line = threadIdx.x / LANES; line < CHANNELS * TILE_H; line += THREADS / LANES) {
-        const int c = line / TILE_H, i = line % TILE_H, row = first_row + i;
-        const bool in_image = in_batch && c0 + c < layer.conv.c && inside(row, layer.conv.h);
-        const scalar* from = x + x_offset(layer.conv, n, c0 + c, row, 0);
-        for (int j = threadIdx.x % LANES; j < FILLED_W; j += LANES) {
-            const int col = j - layer.conv.pad_left;
-            to[c * PLANE + i / STEP_H * GROUP + i % STEP_H * PITCH + j] =
-                in_image && inside(col, layer.conv.w) ? from[col] : scalar(0);
-        }
-    }
-}
+#ifdef LAYER  // a kernel of one layer
+#ifndef FILTER_PAD
+#define FILTER_PAD 0
+#endif
+__device__ constexpr Cut the_cut = {{LAYER}, IMAGES, FILTERS,   CHANNELS,  ROWS,      STRIP,
+                                    PITCH,   GROUP,  PLANE_PAD, IMAGE_PAD, FILTER_PAD};
+__device__ constexpr BlockShape layer = the_cut.layer;
+using TheTile = Tile<the_cut>;
+constexpr int R = TheTile::R, S = TheTile::S, WINDOW = TheTile::WINDOW;
+constexpr int STRIPS = TheTile::STRIPS, SEEN_H = TheTile::SEEN_H, SEEN_W = TheTile::SEEN_W;
+constexpr int STEP_H = TheTile::STEP_H, STEP_W = TheTile::STEP_W;
+constexpr int TILE_H = TheTile::TILE_H, TILE_W = TheTile::TILE_W;
+constexpr int PLANE = TheTile::PLANE, IMAGE = TheTile::IMAGE, LANES = TheTile::LANES;
+constexpr int FILTER_TILES = TheTile::FILTER_TILES, ROW_TILES = TheTile::ROW_TILES;
+#endif

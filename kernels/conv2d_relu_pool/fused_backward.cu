@@ -59,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     scalar sums[S] = {}, bias = 0;
     const scalar* const seen = tile + c * PLANE + r * layer.conv.dilation_h * PITCH;
     for (int n = slice; n < shape.conv.n; n += slices) {
-        load_image<THREADS>(tile, x, n, true, c0, -layer.conv.pad_top);
+        TheTile::load<THREADS>(tile, x, n, true, c0, -layer.conv.pad_top);
         load_entries(entries, dy, argmax, n, k0);
         __syncthreads();  // every thread needs the whole tile
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
@@ -22,6 +23,9 @@ MOST_THREADS = {"forward": 256, "backward_data": 256, "backward_filter": 512}
 ROOM = 32 << 10
 # Blocks that are several, or one, for each of the largest GPU's 132 multiprocessors.
 WANTED_BLOCKS = 512
+# A pair's block: of a batch of 256 a multiprocessor has two, and 12 warps keep it busy.
+PAIR_THREADS = 192
+PAIR_ROOM = 48 << 10
 LEAST_BLOCKS = 128
 
 T = TypeVar("T")
@@ -102,6 +106,15 @@ class Tile(NamedTuple):
         group = self.step[0] * pitch
         return self._replace(pitch=pitch, group=group, plane_pad=plane_pad, image_pad=image_pad)
 
+    def cut(self, images: int, filters: int, filter_pad: int) -> str:
+        """Return the fields of the .cu files' `Cut`."""
+        layer = ",".join(map(str, self.shape._replace(n=0)))
+        numbers = (
+            images, filters, self.channels, self.rows, self.strip,
+            self.pitch, self.group, self.plane_pad, self.image_pad, filter_pad,
+        )  # fmt: skip
+        return f"{{{layer}}},{','.join(map(str, numbers))}"
+
     def defines(self, itemsize: int, images: int, filters: int) -> dict[str, int | str]:
         """Return the macros."""
         return {
@@ -145,7 +158,7 @@ def _forward(shape: BlockShape, itemsize: int) -> Plan | None:
 
     most = MOST_THREADS["forward"]
     while True:
-        tile = tile.with_pitch(ceil_div(tile.extent[1], 2) * 2)
+        tile = tile.with_pitch(_even(tile.extent[1]))
         threads = filters * tile.rows * strips
         if threads <= most and room(tile) <= ROOM:
             break
@@ -164,28 +177,110 @@ def _forward(shape: BlockShape, itemsize: int) -> Plan | None:
         [1, *(n for n in range(2, most // threads + 1) if tiles * (shape.n // n) >= WANTED_BLOCKS)],
         key=lambda n: (room(tile, n) > ROOM, ceil_div(n * threads, 32) / n),
     )
-    owners = _places(images, filters, tile.rows, strips)
-    step_w = tile.step[1]
-
-    def is_free(tile: Tile) -> bool:
-        reads = [n * tile.image + row * tile.group + s * step_w for n, _, row, s in owners]
-        return room(tile, images) <= ROOM and _is_free(reads, 2 - step_w % 2, itemsize)
-
-    tile = _first(
-        (
-            tile._replace(group=tile.group + more, image_pad=pad)
-            for more, pad in _places(range(0, 66, 2), range(0, 66 if images > 1 else 1, 2))
-        ),
-        is_free,
-    )
-    filter_pad = _first(
-        range(2),
-        lambda pad: _is_free(
-            [k * (tile.channels * taps + pad) for _, k, *_ in owners], 1, itemsize
-        ),
+    tile, filter_pad = _forward_on_banks(
+        tile, images, filters, itemsize, lambda tile: room(tile, images) <= ROOM
     )
     defines = tile.defines(itemsize, images, filters) | {"FILTER_PAD": filter_pad}
-    return Plan(defines, images, tiles, _whole_warps(len(owners)), room(tile, images))
+    owners = images * filters * tile.rows * strips
+    return Plan(defines, images, tiles, _whole_warps(owners), room(tile, images))
+
+
+def _forward_on_banks(
+    tile: Tile, images: int, filters: int, itemsize: int, fits: Callable[[Tile], bool]
+) -> tuple[Tile, int]:
+    """Return a tile, and what follows a filter, with which a warp's reads meet least on banks."""
+    owners = _places(images, filters, tile.rows, tile.strips)
+    step_w = tile.step[1]
+
+    def meet(tile: Tile) -> int:
+        reads = [n * tile.image + row * tile.group + s * step_w for n, _, row, s in owners]
+        return _conflicts(reads, 2 - step_w % 2, itemsize)
+
+    padded = (
+        tile._replace(group=tile.group + more, image_pad=pad)
+        for more, pad in _places(range(0, 66, 2), range(0, 66 if images > 1 else 1, 2))
+    )
+    tile = _least((one for one in padded if one == tile or fits(one)), meet)
+    taps = tile.channels * tile.shape.r * tile.shape.s
+    filter_pad = _least(
+        range(2), lambda pad: _conflicts([k * (taps + pad) for _, k, *_ in owners], 1, itemsize)
+    )
+    return tile, filter_pad
+
+
+class PairPlan(NamedTuple):
+    """The forward pass of two layers, one behind the other, an image a block (`fused_pair.cu`).
+
+    Attributes
+    ----------
+    defines
+        Macros of the .cu file.
+    threads
+        Of a block.
+    shared_bytes
+        Dynamic shared memory of a block.
+    """
+
+    defines: dict[str, int | str]
+    threads: int
+    shared_bytes: int
+
+
+@functools.lru_cache(maxsize=64)
+def make_pair(first: BlockShape, second: BlockShape, itemsize: int) -> PairPlan | None:
+    """Return the plan of a pair, or None where its layers are to be launched one by one.
+
+    Parameters
+    ----------
+    first, second
+        The second's input is the first's output.
+    itemsize
+        Bytes an element.
+    """
+    if any(map(any, second.padding)):
+        return None
+    tiles, cuts, filters = [], [], []
+    # The second layer's channels are run through by several threads, before strips get shorter.
+    lanes = _whole_warps(second.k * second.pooled_p)
+    parts = max(min(PAIR_THREADS // lanes, second.c), 1)
+    for shape, threads in ((first, first.k * first.pooled_p), (second, lanes * parts)):
+        strips = min(PAIR_THREADS // threads, shape.pooled_q)
+        if shape._replace(n=1).flops // 2 < WORTH_COMPILING or strips == 0:
+            return None
+        tile = Tile(shape, shape.pooled_p, strips, shape.c)
+        tile = tile._replace(strips=ceil_div(shape.pooled_q, tile.strip))  # none is empty
+        (rows, cols), sums = tile.extent, tile.strip * shape.pool_r * shape.pool_s
+        # What a thread has fits into registers, and the tile is all of the image.
+        if (
+            sums * itemsize > MOST_SUMS["forward"]
+            or sums * shape.r * shape.s > MOST_UNROLLED
+            or tile.seen[1] * itemsize > MOST_ROW
+            or rows < shape.pad_top + shape.h
+            or cols < shape.pad_left + shape.w
+        ):
+            return None
+        tile, pad = _forward_on_banks(
+            tile.with_pitch(_even(cols)), 1, shape.k, itemsize, lambda tile: True
+        )
+        tiles.append(tile)
+        cuts.append(tile.cut(1, shape.k, pad))
+        filters.append(shape.k * (shape.c * shape.r * shape.s + pad))
+    lanes = _whole_warps(second.k * second.pooled_p * tiles[1].strips)
+    owners = first.k * first.pooled_p * tiles[0].strips, lanes * parts
+    counts = [math.prod(shape.output_shape[1:]) for shape in (first, second)]
+    handed = (parts - 1) * lanes * sums
+    elements = (
+        _even(max(tiles[0].image, handed, counts[1])) + tiles[1].image
+        + _even(filters[0]) + filters[1]
+    )  # fmt: skip
+    shared_bytes = elements * itemsize + max(counts)
+    if shared_bytes > PAIR_ROOM:
+        return None
+    defines: dict[str, int | str] = {
+        "SCALAR": {4: "float", 8: "double"}[itemsize], "FIRST": cuts[0], "SECOND": cuts[1],
+        "PARTS": parts,
+    }  # fmt: skip
+    return PairPlan(defines, _whole_warps(max(owners)), shared_bytes)
 
 
 def _backward_filter(shape: BlockShape, itemsize: int) -> Plan | None:
@@ -326,6 +421,10 @@ def _places(*extents: int | Iterable[int]) -> list[tuple[int, ...]]:
     return list(itertools.product(*(range(e) if isinstance(e, int) else e for e in extents)))
 
 
+def _even(elements: int) -> int:
+    return ceil_div(elements, 2) * 2
+
+
 def _whole_warps(threads: int) -> int:
     return ceil_div(threads, 32) * 32
 
@@ -336,17 +435,34 @@ def _first(candidates: Iterable[T], is_good: Callable[[T], bool]) -> T:
     return next(filter(is_good, candidates), candidates[0])
 
 
+def _least(candidates: Iterable[T], conflicts: Callable[[T], int]) -> T:
+    """Return the first candidate without a conflict, or the first with the fewest."""
+    best, fewest = None, math.inf
+    for candidate in candidates:
+        if (found := conflicts(candidate)) < fewest:
+            best, fewest = candidate, found
+        if not found:
+            break
+    assert best is not None  # there is always one
+    return best
+
+
 def _is_free(offsets: list[int], width: int, itemsize: int) -> bool:
-    """Tell whether threads that read `width` elements at these offsets meet in no bank.
+    """Tell whether threads that read `width` elements at these offsets meet in no bank."""
+    return not _conflicts(offsets, width, itemsize)
+
+
+def _conflicts(offsets: list[int], width: int, itemsize: int) -> int:
+    """Return the passes beyond one that threads take to read `width` elements at these offsets.
 
     Of 4 bytes a lane a whole warp goes at a time, of 8 half of it, of 16 a quarter; lanes with the
     same address are served together.
     """
     words = width * itemsize // 4
     together = 32 // words
+    passes = 0
     for first in range(0, len(offsets), together):
         starts = {offset * itemsize // 4 for offset in offsets[first : first + together]}
-        banks = {(start + word) % 32 for start in starts for word in range(words)}
-        if len(banks) < len(starts) * words:
-            return False
-    return True
+        banks = Counter((start + word) % 32 for start in starts for word in range(words))
+        passes += max(banks.values()) - 1
+    return passes

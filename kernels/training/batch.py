@@ -61,23 +61,10 @@ _LAYOUT = np.dtype(
 )
 
 
-def gather(
-    images: Any,
-    labels: Any,
-    order: Any,
-    position: Any,
-    x: Any,
-    target: Any,
-    *,
-    batch_size: int,
-    seed: int,
-    reach: int,
-    background: float,
-    distort: float = 0.0,
-) -> None:
-    """Write one step's images and labels.
+class Gather(NamedTuple):
+    """One step's images and labels, and where they come from.
 
-    Parameters
+    Attributes
     ----------
     images, labels
         All of them: (N, C, H, W), and int64, (N,).
@@ -87,19 +74,40 @@ def gather(
         int32, (2,): the epoch and the step, read on the device. The batch begins at
         ``step * batch_size``.
     x, target
-        The batch: (n, C, H, W), and int64, (n,).
+        The batch, to be written: (n, C, H, W), and int64, (n,).
     batch_size, seed, reach, background
         Images a step, the seed of the shifts, how far they go, and the value that comes in.
     distort
         Share by which images are scaled, squeezed and sheared at most, 0 to 0.5. Above 0 they are
         moved by parts of pixels too.
     """
-    n, c, h, w = x.shape
-    low, high = map(int, counter_hash.words(seed))
-    shape = BatchShape(n, c, h, w, batch_size, reach, _fixed(distort), low, high)
-    args = (images, labels, order, position, x, target, x.dtype.type(background), shape)
-    grid = (ceil_div(math.prod(x.shape), THREADS),)
-    source.kernel("gather_batch", like=x)(grid, (THREADS,), args)
+
+    images: Any
+    labels: Any
+    order: Any
+    position: Any
+    x: Any
+    target: Any
+    batch_size: int
+    seed: int
+    reach: int
+    background: float
+    distort: float = 0.0
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """What a kernel takes."""
+        low, high = map(int, counter_hash.words(self.seed))
+        n, c, h, w = self.x.shape
+        distort = _fixed(self.distort)
+        shape = BatchShape(n, c, h, w, self.batch_size, self.reach, distort, low, high)
+        return (*self[:6], self.x.dtype.type(self.background), shape)
+
+
+def gather(batch: Gather) -> None:
+    """Write one step's images and labels."""
+    grid = (ceil_div(math.prod(batch.x.shape), THREADS),)
+    source.kernel("gather_batch", like=batch.x)(grid, (THREADS,), batch.args)
 
 
 def shifts(chosen: np.ndarray, seed: int, epoch: int, reach: int) -> np.ndarray:

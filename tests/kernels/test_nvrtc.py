@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kernels import event_clock, resources, shapes, table
+from kernels.conv2d_relu_pool import fused_pair
 from kernels.source import (
     ROOT,
     SCALARS,
@@ -42,7 +43,9 @@ FILES = sorted(
 def all_sources() -> list[CudaSource]:
     """Return what the rows and the training load."""
     found = [source for row in table.rows() for source in resources.sources(row)]
-    steps = (shuffle, batch, softmax_cross_entropy, nesterov_sgd, step_end, linear_stack)
+    steps = (
+        shuffle, batch, fused_pair, softmax_cross_entropy, nesterov_sgd, step_end, linear_stack
+    )  # fmt: skip
     return [*found, *(launchers.source for launchers in steps), linear_stack.gradient_source]
 
 
@@ -67,7 +70,7 @@ def marks(file: str, defines: dict[str, int | str], scalar: str, arch: str) -> l
     # architectures only where time is short. Doubles take registers in pairs: on the oldest and
     # the newest.
     is_slow = scalar == "double" and arch in ARCHITECTURES[1:3]
-    if "LAYER" in defines:
+    if "LAYER" in defines or "FIRST" in defines:
         is_slow = arch != "sm_90"
     if "WARPS" in defines:
         is_slow |= arch in ARCHITECTURES[:2]

@@ -1,6 +1,7 @@
 """Order, batch and end of a training step: the kernels on the emulator, and what NumPy computes."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,8 +85,10 @@ def gathered(
     x = xp.asarray(np.full((size, *images.shape[1:]), np.nan, images.dtype))
     target = xp.asarray(np.full(size, -1))
     batch.gather(
-        images, labels, xp.asarray(order), xp.asarray(np.array([epoch, step], np.int32)), x, target,
-        batch_size=batch_size, seed=seed, reach=reach, background=BACKGROUND, distort=distort,
+        batch.Gather(
+            images, labels, xp.asarray(order), xp.asarray(np.array([epoch, step], np.int32)),
+            x, target, batch_size, seed, reach, BACKGROUND, distort,
+        )
     )  # fmt: skip
     return (x, target) if xp is np else (x.get(), target.get())
 
@@ -123,24 +126,30 @@ def test_a_batch_is_what_cutting_out_gives_and_what_numpy_gives(xp, dtype):
 PLANTED = {
     "the other way": ("row -= (int)(bits % side)", "row += (int)(bits % side)"),
     "one pixel short": ("side = 2 * shape.reach + 1", "side = 2 * shape.reach"),
-    "wrapped around": ("comes_in ? background :", ""),
+    # In bounds, that the emulator has nothing to say.
+    "not moved at the edge": ("comes_in ? background :", "comes_in ? plane[0] :"),
     "the first step again": ("order[position[1] * shape.batch_size", "order[0 * shape.batch_size"),
-    "any epoch's moves": ("position[0], SHIFT", "0, SHIFT"),
+    "any epoch's moves": ("epoch, SHIFT", "0, SHIFT"),
     "a label too few": ("if (i == at.a * pixels)", "if (i == at.a * pixels && i > 0)"),
 }
 
 
+def planted(right, wrong, tmp_path):
+    """Return the kernel with a fault, in whichever of its files that stands."""
+    (tmp_path / "training").mkdir()
+    code = {}
+    for name in ("batch.cu", "training/batch.cuh"):
+        text = (ROOT / "training" / Path(name).name).read_text()
+        code[name] = text.replace(right, wrong)
+        (tmp_path / name).write_text(code[name])
+    assert "".join(code.values()).count(wrong) == 1
+    return CudaSource(tmp_path / "batch.cu")
+
+
 @pytest.mark.parametrize("fault", PLANTED)
 def test_a_planted_fault_is_rejected(fault, monkeypatch, tmp_path):
-    right, wrong = PLANTED[fault]
-    code = (ROOT / "training" / "batch.cu").read_text()
-    assert code.count(right) == 1
-    if fault == "wrapped around":  # in bounds, that the emulator has nothing to say
-        wrong = "comes_in ? plane[at.c * shape.w + at.d] :"
-    path = tmp_path / "batch.cu"
-    path.write_text(code.replace(right, wrong))
     with pytest.raises(AssertionError):
-        assert_batch(CudaSource(path), monkeypatch)
+        assert_batch(planted(*PLANTED[fault], tmp_path), monkeypatch)
 
 
 def turned(images, chosen, seed, epoch, reach, distort):
@@ -202,13 +211,8 @@ PLANTED_DISTORTION = {
 
 @pytest.mark.parametrize("fault", PLANTED_DISTORTION)
 def test_a_planted_distortion_is_rejected(fault, monkeypatch, tmp_path):
-    right, wrong = PLANTED_DISTORTION[fault]
-    code = (ROOT / "training" / "batch.cu").read_text()
-    assert code.count(right) == 1
-    path = tmp_path / "batch.cu"
-    path.write_text(code.replace(right, wrong))
     with pytest.raises(AssertionError):
-        assert_distorted(CudaSource(path), monkeypatch)
+        assert_distorted(planted(*PLANTED_DISTORTION[fault], tmp_path), monkeypatch)
 
 
 def test_moves_are_uniform_and_new_every_epoch():
