@@ -4,8 +4,9 @@
 // A block takes IMAGES images through all layers and back. LANES lanes read a row of w, 16 bytes
 // each; forward the block's rows add up to columns, backward the lanes add up a row.
 // Against a product, bias, ReLU and loss a launch each: one launch, and what a layer hands to the
-// next stays in shared memory. Every block reads all parameters twice, mostly from L2: the limit
-// for small batches, and why a large one has more images to a block. Limits: what fits there.
+// next stays in shared memory. Every block reads all parameters from L2, and once more, backward,
+// of which L1 may still have most: why a block has several images, though some multiprocessors then
+// have none. Limits: what fits there.
 #include "training/linear_stack.cuh"
 #include "training/softmax.cuh"
 
@@ -35,15 +36,31 @@ struct Layer {
     // much.
     static constexpr int UNROLLED = STEPS > 4 ? 1 : STEPS;
 
-    // A lane's column, one of WIDTH * RUNS.
-    __device__ __forceinline__ static int column(int run, int j) {
-        return (run * LANES + threadIdx.x % LANES) * WIDTH + j;
+    // A lane's first column of WIDTH.
+    __device__ __forceinline__ static int column(int run) {
+        return (run * LANES + threadIdx.x % LANES) * WIDTH;
     }
     __device__ __forceinline__ static int row(int step, int r) {
         return step * BATCH + threadIdx.x / LANES * ROWS_AT_ONCE + r;
     }
     __device__ __forceinline__ static bool is_row(int step, int r) {
         return (step + 1) * BATCH <= INPUTS || row(step, r) < INPUTS;
+    }
+
+    // What an image has for the rows that a lane reads at once; zeros where there is none.
+    __device__ __forceinline__ static Vector<ROWS_AT_ONCE> load_rows(const scalar* in, int step) {
+        Vector<ROWS_AT_ONCE> values = {};
+        if (INPUTS % ROWS_AT_ONCE == 0) {
+            if (is_row(step, 0)) {
+                values = *reinterpret_cast<const Vector<ROWS_AT_ONCE>*>(in + row(step, 0));
+            }
+            return values;
+        }
+#pragma unroll
+        for (int r = 0; r < ROWS_AT_ONCE; r++) {
+            if (is_row(step, r)) values.of[r] = in[row(step, r)];
+        }
+        return values;
     }
 };
 
@@ -57,7 +74,7 @@ struct Rows {
         for (int r = 0; r < ROWS_AT_ONCE; r++) {
 #pragma unroll
             for (int run = 0; run < Of::RUNS; run++) {
-                const int column = Of::column(run, 0);
+                const int column = Of::column(run);
                 const bool is_there = column < Of::OUTPUTS && Of::is_row(step, r);
                 const scalar* from = w + Of::row(step, r) * Of::OUTPUTS + column;
                 of[r][run] = is_there ? *reinterpret_cast<const Vector<Of::WIDTH>*>(from)
@@ -67,23 +84,27 @@ struct Rows {
     }
 };
 
-// All rows of w, the next ones on their way while `use(rows, step)` works on some.
-template <class Of, class Use>
+// All rows of w, the next ones on their way while `use(rows, step)` works on some; BACKWARD from
+// the last on, for what was read last is still in L1.
+template <class Of, bool BACKWARD, class Use>
 __device__ __forceinline__ void read_all(const scalar* __restrict__ w, Use use) {
     Rows<Of> rows, next;
-    rows.load(w, 0);
+    const auto step_at = [](int i) { return BACKWARD ? Of::STEPS - 1 - i : i; };
+    rows.load(w, step_at(0));
 #pragma unroll Of::UNROLLED
-    for (int step = 0; step < Of::STEPS; step++) {
-        if (step + 1 < Of::STEPS) next.load(w, step + 1);
-        use(rows, step);
+    for (int i = 0; i < Of::STEPS; i++) {
+        if (i + 1 < Of::STEPS) next.load(w, step_at(i + 1));
+        use(rows, step_at(i));
         rows = next;
     }
 }
 
-// Activations are images side by side of each element, all layers' one behind the other.
-constexpr int HELD = ((size_of(0) + PITCH) * IMAGES + 3) / 4 * 4;  // what follows is aligned
+// An image's activations of all layers lie one behind the other, each begun at a multiple of 4; the
+// images are 4 elements more apart, on other banks.
+constexpr int INPUT_PITCH = (size_of(0) + 3) / 4 * 4;
+constexpr int HELD_PITCH = INPUT_PITCH + PITCH + 4, HELD = HELD_PITCH * IMAGES;
 __device__ __forceinline__ scalar* held(scalar* activations, int layer) {
-    return activations + (layer ? size_of(0) + outputs_at(layer - 1) : 0) * IMAGES;
+    return activations + (layer ? INPUT_PITCH + outputs_at(layer - 1) : 0);
 }
 
 // All threads must come here; the inputs must be there behind a barrier.
@@ -94,17 +115,15 @@ __device__ __forceinline__ void forward_layer(scalar* activations, scalar* of_wa
     using Of = Layer<LAYER>;
     const scalar* in = held(activations, LAYER);
     scalar sums[IMAGES][Of::RUNS][Of::WIDTH] = {};
-    read_all<Of>(parameters + weights_at(LAYER), [&](const Rows<Of>& rows, int step) {
+    read_all<Of, false>(parameters + weights_at(LAYER), [&](const Rows<Of>& rows, int step) {
 #pragma unroll
-        for (int i = 0; i < VALUES; i++) {
-            const int r = i / IMAGES, m = i % IMAGES;
-            const scalar value =
-                Of::is_row(step, r) ? in[Of::row(step, r) * IMAGES + m] : scalar(0);
+        for (int m = 0; m < IMAGES; m++) {
+            const Vector<ROWS_AT_ONCE> values = Of::load_rows(in + m * HELD_PITCH, step);
 #pragma unroll
-            for (int run = 0; run < Of::RUNS; run++) {
-#pragma unroll
-                for (int j = 0; j < Of::WIDTH; j++)
-                    sums[m][run][j] += rows.of[r][run].of[j] * value;
+            for (int i = 0; i < ROWS_AT_ONCE * Of::RUNS * Of::WIDTH; i++) {
+                const int r = i / (Of::RUNS * Of::WIDTH), j = i % Of::WIDTH;
+                const int run = i / Of::WIDTH % Of::RUNS;
+                sums[m][run][j] += rows.of[r][run].of[j] * values.of[r];
             }
         }
     });
@@ -127,7 +146,7 @@ __device__ __forceinline__ void forward_layer(scalar* activations, scalar* of_wa
                         mine.of[j] += __shfl_xor_sync(0xffffffffu, mine.of[j], other);
                     }
                 }
-                const int column = Of::column(run, 0);
+                const int column = Of::column(run);
                 const bool speaks = threadIdx.x % 32 < Of::LANES && column < Of::OUTPUTS;
                 scalar* to = &of_warps[(m * WARPS + warp) * Of::OUTPUTS + column];
                 if (speaks) *reinterpret_cast<Vector<Of::WIDTH>*>(to) = mine;
@@ -142,7 +161,7 @@ __device__ __forceinline__ void forward_layer(scalar* activations, scalar* of_wa
                 sum += of_warps[(m * WARPS + from) * Of::OUTPUTS + column];
             }
             if (LAYER < LAYERS - 1 && sum < scalar(0)) sum = 0;  // a NaN stays
-            out[column * IMAGES + m0 + m] = sum;
+            out[(m0 + m) * HELD_PITCH + column] = sum;
             if (m0 + m < images) {
                 outputs[(n0 + m0 + m) * PITCH + outputs_at(LAYER) + column] = sum;
             }
@@ -158,7 +177,7 @@ __device__ __forceinline__ void load_images(scalar* activations, const scalar* _
                                             int n0, int images) {
     for (int i = threadIdx.x; i < IMAGES * size_of(0); i += THREADS) {
         const int m = i / size_of(0), k = i % size_of(0);
-        activations[k * IMAGES + m] = m < images ? x[n0 * size_of(0) + i] : scalar(0);
+        activations[m * HELD_PITCH + k] = m < images ? x[n0 * size_of(0) + i] : scalar(0);
     }
     __syncthreads();  // the first layer reads what others loaded
 }
@@ -197,20 +216,19 @@ __device__ __forceinline__ void backward_layer(scalar* activations,
     scalar* to = held(activations, LAYER);
 
     // A lane meets the same columns in every row.
-    scalar mine[Of::RUNS][Of::WIDTH][IMAGES];
+    Vector<Of::WIDTH> mine[Of::RUNS][IMAGES];
 #pragma unroll
     for (int run = 0; run < Of::RUNS; run++) {
 #pragma unroll
-        for (int j = 0; j < Of::WIDTH; j++) {
-#pragma unroll
-            for (int m = 0; m < IMAGES; m++) {
-                const int column = Of::column(run, j);
-                mine[run][j][m] = column < Of::OUTPUTS ? from[column * IMAGES + m] : scalar(0);
-            }
+        for (int m = 0; m < IMAGES; m++) {
+            const scalar* at = from + m * HELD_PITCH + Of::column(run);
+            const bool is_there = Of::column(run) < Of::OUTPUTS;
+            mine[run][m] =
+                is_there ? *reinterpret_cast<const Vector<Of::WIDTH>*>(at) : Vector<Of::WIDTH>{};
         }
     }
 
-    read_all<Of>(parameters + weights_at(LAYER), [&](const Rows<Of>& rows, int step) {
+    read_all<Of, true>(parameters + weights_at(LAYER), [&](const Rows<Of>& rows, int step) {
         scalar sums[VALUES] = {};
 #pragma unroll
         for (int i = 0; i < VALUES; i++) {
@@ -218,7 +236,7 @@ __device__ __forceinline__ void backward_layer(scalar* activations,
             for (int run = 0; run < Of::RUNS; run++) {
 #pragma unroll
                 for (int j = 0; j < Of::WIDTH; j++) {
-                    sums[i] += rows.of[i / IMAGES][run].of[j] * mine[run][j][i % IMAGES];
+                    sums[i] += rows.of[i / IMAGES][run].of[j] * mine[run][i % IMAGES].of[j];
                 }
             }
         }
@@ -234,8 +252,9 @@ __device__ __forceinline__ void backward_layer(scalar* activations,
             if (lane % ALIKE || row >= Of::INPUTS) continue;
             if (LAYER > 0) {
                 // The ReLU between hands on nothing where its output was 0.
-                const scalar delta = to[row * IMAGES + m] > scalar(0) ? sums[i] : scalar(0);
-                to[row * IMAGES + m] = delta;
+                scalar& activation = to[m * HELD_PITCH + row];
+                const scalar delta = activation > scalar(0) ? sums[i] : scalar(0);
+                activation = delta;
                 if (m < images) {
                     deltas[(n0 + m) * PITCH + outputs_at(LAYER - 1) + row] = delta;
                 }
@@ -280,7 +299,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     scalar loss = 0;
     bool is_hit = false;
     if (m < images) {
-        const auto logit = [&](int c) { return logits[c * IMAGES + m]; };
+        const auto logit = [&](int c) { return logits[m * HELD_PITCH + c]; };
         const Row row = look_at_row<32>(lane, CLASSES, CLASSES, logit);
         const int label = (int)labels[n0 + m];
         if (lane == 0) loss = row.loss(logit(label));
@@ -289,7 +308,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         for (int c = lane; c < CLASSES; c += 32) {
             const scalar share = exp(logit(c) - row.best) / row.total;
             const scalar delta = (share - (c == label ? scalar(1) : scalar(0))) / count;
-            logits[c * IMAGES + m] = delta;
+            logits[m * HELD_PITCH + c] = delta;
             deltas[(n0 + m) * PITCH + outputs_at(LAYERS - 1) + c] = delta;
         }
     }

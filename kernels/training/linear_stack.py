@@ -21,8 +21,9 @@ THREADS, TOGETHER = 512, 4  # as in linear_stack.cu; the latter images at most
 # As in linear_stack_gradient.cu: inputs and vectors of outputs of a block.
 GRADIENT_THREADS = 128
 GRADIENT_ROWS, GRADIENT_VECTORS = 32, 32
-# One block for each multiprocessor of the largest GPU, where the batch has images for it.
-WANTED_BLOCKS = 132
+# What one multiprocessor of an H200 does in a clock, and of how many: multiply-adds, of its peak of
+# 128 as many as loops like these are guessed to reach, and bytes from L2; all have L2's rate.
+MULTIPROCESSORS, MULTIPLY_ADDS, PORT_BYTES, L2_BYTES = 132, 80, 64, 3200
 IMAGES = (2, 4, 8, 16)  # of a block
 MOST_IMAGES = {4: 16, 8: 4}  # by bytes an element: a thread's sums are registers
 SLICE_IMAGES, MOST_SLICES = 32, 8
@@ -69,13 +70,24 @@ class LinearStack(NamedTuple):
         return min(ceil_div(rows, SLICE_IMAGES), MOST_SLICES)
 
     def images(self, rows: int, itemsize: int) -> int:
-        """Return how many images a block takes."""
-        fitting = [n for n in IMAGES if n <= MOST_IMAGES[itemsize]]
-        return next((n for n in fitting if ceil_div(rows, n) <= WANTED_BLOCKS), fitting[-1])
+        """Return how many images a block takes.
+
+        Few, and many blocks read all parameters, which L2 has to hand out; many, and few
+        multiprocessors work.
+        """
+        products = 2 * sum(ins * outs for ins, outs in itertools.pairwise(self.sizes))
+
+        def clocks(images: int) -> float:
+            blocks = ceil_div(rows, images)
+            alone = max(images * products / MULTIPLY_ADDS, products * itemsize / PORT_BYTES)
+            rounds = ceil_div(blocks, MULTIPROCESSORS)
+            return max(rounds * alone, blocks * products * itemsize / L2_BYTES)
+
+        return min((n for n in IMAGES if n <= MOST_IMAGES[itemsize]), key=clocks)
 
     def shared_bytes(self, images: int, itemsize: int) -> int:
         """Return the dynamic shared memory of a block: activations, and sums of its warps."""
-        held = ceil_div((self.sizes[0] + self.pitch) * images, 4) * 4
+        held = (ceil_div(self.sizes[0], 4) * 4 + self.pitch + 4) * images
         sums = THREADS // 32 * min(images, TOGETHER) * max(self.sizes[1:])
         return (held + sums) * itemsize
 

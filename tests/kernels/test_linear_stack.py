@@ -168,7 +168,7 @@ def test_a_nan_stays():
 FORWARD, GRADIENT = "linear_stack.cu", "linear_stack_gradient.cu"
 PLANTED = {
     "no ReLU": (FORWARD, "sum < scalar(0)", "sum < scalar(-1e30f)"),
-    "no ReLU's gradient": (FORWARD, "to[row * IMAGES + m] > scalar(0) ?", "true ?"),
+    "no ReLU's gradient": (FORWARD, "activation > scalar(0) ?", "true ?"),
     "no bias": (FORWARD, "= parameters[biases_at(LAYER) + column]", "= 0"),
     "another image's label": (FORWARD, "labels[n0 + m]", "labels[n0]"),
     "a warp's sum missing": (FORWARD, "from = 0; from < WARPS", "from = 1; from < WARPS"),
