@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 from kernels.shapes import BlockShape
@@ -26,7 +26,10 @@ WANTED_BLOCKS = 512
 # A pair's block: of a batch of 256 a multiprocessor has two, and 12 warps keep it busy.
 PAIR_THREADS = 192
 PAIR_ROOM = 48 << 10
-LEAST_BLOCKS = 128
+MULTIPROCESSORS, SCHEDULERS = 132, 4  # the latter of each
+# Of a warp, for a filter beside its products, and for an entry that a thread loads.
+FILTER_INSTRUCTIONS, ENTRY_INSTRUCTIONS = 45, 10
+NEARLY = 1.1
 
 T = TypeVar("T")
 
@@ -193,7 +196,8 @@ def _forward_on_banks(
     step_w = tile.step[1]
 
     def meet(tile: Tile) -> int:
-        reads = [n * tile.image + row * tile.group + s * step_w for n, _, row, s in owners]
+        image = tile.image
+        reads = [n * image + row * tile.group + s * step_w for n, _, row, s in owners]
         return _conflicts(reads, 2 - step_w % 2, itemsize)
 
     padded = (
@@ -333,25 +337,36 @@ def _backward_filter(shape: BlockShape, itemsize: int) -> Plan | None:
 
 
 def _backward_data(shape: BlockShape, itemsize: int) -> Plan | None:
-    most_sums = MOST_SUMS["backward_data"] // itemsize
+    most, most_sums = MOST_THREADS["backward_data"], MOST_SUMS["backward_data"] // itemsize
     products = shape.pool_r * shape.pool_s * shape.r * shape.s
-    strips = next(
-        (
-            n
-            for n in range(1, shape.pooled_q + 1)
-            if math.prod(Tile(shape, 1, n, 1).seen) <= most_sums
-            and ceil_div(shape.pooled_q, n) * products <= MOST_UNROLLED
-        ),
-        0,
-    )
-    an_image = shape.pooled_p * strips
-    if not 0 < an_image <= MOST_THREADS["backward_data"]:
+
+    def clocks(cut: tuple[int, int, int]) -> float:
+        """Return a multiprocessor's, by the instructions of its scheduler that has most warps."""
+        strips, images, channels = cut
+        blocks = ceil_div(shape.n, images) * ceil_div(shape.c, channels)
+        threads = channels * _whole_warps(images * shape.pooled_p * strips)
+        filled = images * shape.pooled_p * ceil_div(shape.pooled_q, strips) * strips / threads
+        a_filter = ceil_div(shape.pooled_q, strips) * products + FILTER_INSTRUCTIONS
+        warps = ceil_div(blocks, MULTIPROCESSORS) * threads / 32
+        return max(warps / SCHEDULERS, 1) * (a_filter + ENTRY_INSTRUCTIONS * filled)
+
+    cuts = [
+        (strips, images, channels)
+        for strips in range(1, shape.pooled_q + 1)
+        if math.prod(Tile(shape, 1, strips, 1).seen) <= most_sums
+        and ceil_div(shape.pooled_q, strips) * products <= MOST_UNROLLED
+        for images in range(1, 9)
+        for channels in range(shape.c, 0, -1)
+        if channels * _whole_warps(images * shape.pooled_p * strips) <= most
+    ]
+    if not cuts:
         return None
-    # Images that fill a channel's warps, and whose sums are added without a bank conflict.
-    choices = sorted(range(1, 9), key=lambda n: (_whole_warps(n * an_image) / n, -n))
+    cuts.sort(key=clocks)
+    # Of those that are nearly the fastest the first whose sums are added without bank conflicts.
+    best = [cut for cut in cuts[:6] if clocks(cut) <= NEARLY * clocks(cuts[0])]
     plans = []
-    for images in choices:
-        plan, is_free = _backward_data_of(shape, itemsize, strips, images)
+    for cut in best:
+        plan, is_free = _backward_data_of(shape, itemsize, *cut)
         if is_free:
             return plan
         plans.append(plan)
@@ -359,17 +374,10 @@ def _backward_data(shape: BlockShape, itemsize: int) -> Plan | None:
 
 
 def _backward_data_of(
-    shape: BlockShape, itemsize: int, strips: int, images: int
+    shape: BlockShape, itemsize: int, strips: int, images: int, channels: int
 ) -> tuple[Plan | None, bool]:
-    """Return the plan for so many images a block, and whether no adds meet on a bank."""
-    most, lanes = MOST_THREADS["backward_data"], _whole_warps(images * shape.pooled_p * strips)
-    # As many channels as leave blocks enough.
-    groups = ceil_div(shape.n, images)
-    channels = next(
-        n
-        for n in range(min(max(most // lanes, 1), shape.c), 0, -1)
-        if n == 1 or groups * ceil_div(shape.c, n) >= LEAST_BLOCKS
-    )
+    """Return the plan for a block's images and channels, and whether no adds meet on a bank."""
+    lanes = _whole_warps(images * shape.pooled_p * strips)
     tile, filters = Tile(shape, shape.pooled_p, strips, channels), shape.k
     tile = tile.with_pitch(tile.extent[1])
     windows = tile.rows * strips * tile.strip
@@ -386,9 +394,8 @@ def _backward_data_of(
     owners, step_w = _places(images, tile.rows, strips), tile.step[1]
 
     def adds_freely(tile: Tile, images: int = images) -> bool:
-        adds = [
-            n * tile.image + row * tile.group + s * step_w for n, row, s in owners if n < images
-        ]
+        image = tile.image
+        adds = [n * image + row * tile.group + s * step_w for n, row, s in owners if n < images]
         return room(tile) <= ROOM and _is_free(adds, 1, itemsize)
 
     def reads_freely(pad: int) -> bool:
@@ -449,20 +456,23 @@ def _least(candidates: Iterable[T], conflicts: Callable[[T], int]) -> T:
 
 def _is_free(offsets: list[int], width: int, itemsize: int) -> bool:
     """Tell whether threads that read `width` elements at these offsets meet in no bank."""
-    return not _conflicts(offsets, width, itemsize)
+    return not any(_extra_passes(offsets, width, itemsize))
 
 
 def _conflicts(offsets: list[int], width: int, itemsize: int) -> int:
-    """Return the passes beyond one that threads take to read `width` elements at these offsets.
+    """Return the passes beyond one that threads take to read `width` elements at these offsets."""
+    return sum(_extra_passes(offsets, width, itemsize))
+
+
+def _extra_passes(offsets: list[int], width: int, itemsize: int) -> Iterator[int]:
+    """Yield what each of the threads' turns takes beyond one pass.
 
     Of 4 bytes a lane a whole warp goes at a time, of 8 half of it, of 16 a quarter; lanes with the
     same address are served together.
     """
     words = width * itemsize // 4
     together = 32 // words
-    passes = 0
     for first in range(0, len(offsets), together):
         starts = {offset * itemsize // 4 for offset in offsets[first : first + together]}
-        banks = Counter((start + word) % 32 for start in starts for word in range(words))
-        passes += max(banks.values()) - 1
-    return passes
+        banks = [(start + word) % 32 for start in starts for word in range(words)]
+        yield max(Counter(banks).values()) - 1 if len(set(banks)) < len(banks) else 0
