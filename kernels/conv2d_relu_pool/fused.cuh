@@ -6,7 +6,8 @@
 struct Cut {
     BlockShape layer;  // compiled in; all but N, which is 0 here
     int images, filters, channels, rows, strip;
-    int pitch, group, plane_pad, image_pad, filter_pad;
+    int pitch, group, plane_pad, image_pad;
+    int pad;  // forward behind a filter's taps, backward behind an image's entries
 };
 
 // What ROWS x STRIPS threads see of an image, each of STRIP windows side by side.
@@ -101,11 +102,11 @@ __device__ __forceinline__ void store_run(T* to, const T (&from)[LENGTH]) {
 }
 
 #ifdef LAYER  // a kernel of one layer
-#ifndef FILTER_PAD
-#define FILTER_PAD 0
+#ifndef PAD
+#define PAD 0
 #endif
-__device__ constexpr Cut the_cut = {{LAYER}, IMAGES, FILTERS,   CHANNELS,  ROWS,      STRIP,
-                                    PITCH,   GROUP,  PLANE_PAD, IMAGE_PAD, FILTER_PAD};
+__device__ constexpr Cut the_cut = {{LAYER}, IMAGES, FILTERS,   CHANNELS,  ROWS, STRIP,
+                                    PITCH,   GROUP,  PLANE_PAD, IMAGE_PAD, PAD};
 __device__ constexpr BlockShape layer = the_cut.layer;
 using TheTile = Tile<the_cut>;
 constexpr int R = TheTile::R, S = TheTile::S, WINDOW = TheTile::WINDOW;

@@ -8,7 +8,7 @@ struct Forward {
     using In = Tile<cut>;
     static constexpr int R = In::R, S = In::S, OUTPUTS = In::OUTPUTS;
     static constexpr int OWNERS = cut.images * cut.filters * cut.rows * In::STRIPS;
-    static constexpr int TAPS = cut.channels * R * S, FILTER = TAPS + cut.filter_pad;
+    static constexpr int TAPS = cut.channels * R * S, FILTER = TAPS + cut.pad;
     // The input is read two at a time where that is aligned; there is room behind a row's end.
     static constexpr bool PAIRS = In::STEP_W % 2 == 0;
     static_assert(cut.pitch % 2 == 0 && cut.group % 2 == 0 && In::IMAGE % 2 == 0,

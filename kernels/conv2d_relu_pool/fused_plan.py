@@ -109,12 +109,12 @@ class Tile(NamedTuple):
         group = self.step[0] * pitch
         return self._replace(pitch=pitch, group=group, plane_pad=plane_pad, image_pad=image_pad)
 
-    def cut(self, images: int, filters: int, filter_pad: int) -> str:
+    def cut(self, images: int, filters: int, pad: int) -> str:
         """Return the fields of the .cu files' `Cut`."""
         layer = ",".join(map(str, self.shape._replace(n=0)))
         numbers = (
             images, filters, self.channels, self.rows, self.strip,
-            self.pitch, self.group, self.plane_pad, self.image_pad, filter_pad,
+            self.pitch, self.group, self.plane_pad, self.image_pad, pad,
         )  # fmt: skip
         return f"{{{layer}}},{','.join(map(str, numbers))}"
 
@@ -183,7 +183,7 @@ def _forward(shape: BlockShape, itemsize: int) -> Plan | None:
     tile, filter_pad = _forward_on_banks(
         tile, images, filters, itemsize, lambda tile: room(tile, images) <= ROOM
     )
-    defines = tile.defines(itemsize, images, filters) | {"FILTER_PAD": filter_pad}
+    defines = tile.defines(itemsize, images, filters) | {"PAD": filter_pad}
     owners = images * filters * tile.rows * strips
     return Plan(defines, images, tiles, _whole_warps(owners), room(tile, images))
 
@@ -409,7 +409,7 @@ def _backward_data_of(
     pads = range(33 if images > 1 else 1)
     tile = _first((tile._replace(image_pad=pad) for tile in alone for pad in pads), adds_freely)
     entries_pad = _first(range(33), reads_freely)
-    defines = tile.defines(itemsize, images, filters) | {"ENTRIES_PAD": entries_pad}
+    defines = tile.defines(itemsize, images, filters) | {"PAD": entries_pad}
     plan = Plan(
         defines, images, ceil_div(shape.c, channels), channels * lanes, room(tile, entries_pad)
     )
