@@ -59,7 +59,18 @@ class LearningLayer(Layer):
 
 
 class SlicedBlock(ConvBlock, LearningLayer):
-    """A `ConvBlock` on the row ``fused``, both gradients of its parameters by one launch."""
+    """A `ConvBlock` on the row ``fused``, both gradients of its parameters by one launch.
+
+    Attributes
+    ----------
+    shape
+        Of the images it met last.
+    next
+        The block behind it, in a `SlicedPair`.
+    """
+
+    shape: BlockShape
+    next: SlicedBlock | None = None
 
     def meet(self, x_shape: tuple[int, ...]) -> BlockShape:
         """Return the block's shape on images, and keep it."""
@@ -73,8 +84,14 @@ class SlicedBlock(ConvBlock, LearningLayer):
 
     def slices(self, images: int) -> int:
         """Return how many slices it makes of so many images."""
-        shape = self.shape._replace(n=images)
-        return int(self._launchers.parameter_slices(shape, self.w.dtype.itemsize))
+        shape, itemsize = self.shape._replace(n=images), self.w.dtype.itemsize
+        if self.next:
+            from kernels.conv2d_relu_pool import fused_pair
+
+            behind = self.next.shape._replace(n=images)
+            if slices := fused_pair.slices(shape, behind, itemsize):
+                return slices
+        return int(self._launchers.parameter_slices(shape, itemsize))
 
     @property
     def _launchers(self) -> Any:
@@ -85,20 +102,23 @@ class SlicedBlock(ConvBlock, LearningLayer):
         """Leave dw and db in slices, or write them; return dx, or None from the first layer."""
         if self.partial is None:
             return super().backward(dy)
-        x, argmax = self.x, self.argmax
-        del self.x, self.argmax
-        parameters = x, dy, argmax, self.partial, self.offsets[1], self.shape
-        with ranges.span("conv2d_relu_pool backward_parameters fused"):
-            # Behind the first layer there is nothing else to do.
-            call = at_once if self.first else self.aside
-            call(self._launchers.backward_parameters, *parameters)
+        x_shape, argmax = self.x.shape, self.argmax
+        # Behind the first layer there is nothing else to do.
+        self.leave_parameters(dy, at_once if self.first else self.aside)
         if self.first:
             return None
-        return kernels.conv2d_relu_pool_backward_data(dy, argmax, self.w, x.shape, **self.how)
+        return kernels.conv2d_relu_pool_backward_data(dy, argmax, self.w, x_shape, **self.how)
+
+    def leave_parameters(self, dy: Array, call: Callable[..., None]) -> None:
+        """Leave dw and db in slices, by one launch that `call` makes."""
+        parameters = self.x, dy, self.argmax, self.partial, self.offsets[1], self.shape
+        del self.x, self.argmax
+        with ranges.span("conv2d_relu_pool backward_parameters fused"):
+            call(self._launchers.backward_parameters, *parameters)
 
 
 class SlicedPair(Layer):
-    """The network's first two blocks: of a batch that is yet to be gathered by one launch.
+    """The network's first two blocks, by one launch each way where their shapes allow it.
 
     Parameters
     ----------
@@ -111,6 +131,7 @@ class SlicedPair(Layer):
     def __init__(self, first: SlicedBlock, second: SlicedBlock) -> None:
         super().__init__(f"{first.name}+{second.name}")
         self.first, self.second = first, second
+        first.next = second
 
     @property
     def parts(self) -> tuple[Layer, ...]:
@@ -145,8 +166,21 @@ class SlicedPair(Layer):
         return y
 
     def backward(self, dy: Array) -> Array:
-        """Do what the blocks do, one by one."""
-        return self.first.backward(self.second.backward(dy))
+        """Leave both blocks' dw and db in slices, or write them; the data needs no gradient."""
+        from kernels.conv2d_relu_pool import fused_pair
+
+        first, second = self.first, self.second
+        shapes = first.shape, second.shape
+        if first.partial is None or not fused_pair.slices(*shapes, dy.dtype.itemsize):
+            return first.backward(second.backward(dy))
+        x, argmax, argmax2 = first.x, first.argmax, second.argmax
+        del first.x, first.argmax
+        second.leave_parameters(dy, second.aside)
+        with ranges.span("conv2d_relu_pool pair backward fused"):
+            fused_pair.backward(
+                dy, argmax2, second.w, x, argmax, first.partial, first.offsets[1], *shapes
+            )
+        return None
 
 
 class LearningStack(LinearStack, LearningLayer):

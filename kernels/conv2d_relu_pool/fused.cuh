@@ -82,6 +82,13 @@ struct Tile {
     }
 };
 
+__device__ constexpr int larger(int a, int b) {
+    return a > b ? a : b;
+}
+__device__ constexpr int even(int elements) {
+    return (elements + 1) / 2 * 2;
+}
+
 template <class T>
 struct alignas(2 * sizeof(T)) Pair {
     T x, y;

@@ -19,6 +19,9 @@ struct DataGradient {
     static constexpr int OWNERS = cut.images * cut.rows * To::STRIPS;
     static constexpr int CHANNEL_LANES = (OWNERS + 31) / 32 * 32;
     static constexpr int THREADS = cut.channels * CHANNEL_LANES;
+    // Elements of the tile and of what is there before: entries and filters.
+    static constexpr int ROOM = larger(
+        2 * cut.images * ENTRIES + cut.filters * cut.channels * R * S, cut.images* To::IMAGE);
     static_assert(THREADS <= 1024, "CUDA's limit of threads a block");
 
     static __device__ __forceinline__ void load_filters(scalar* filters,

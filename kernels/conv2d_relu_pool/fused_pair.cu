@@ -16,17 +16,14 @@ using Second = Forward<second_cut>;
 constexpr int FIRST_COUNT = first_layer.conv.k * first_layer.pooled_p * first_layer.pooled_q;
 constexpr int SECOND_COUNT = second_layer.conv.k * second_layer.pooled_p * second_layer.pooled_q;
 constexpr int PART_LANES = (Second::OWNERS + 31) / 32 * 32;  // whole warps
-__device__ constexpr int larger(int a, int b) {
-    return a > b ? a : b;
-}
 constexpr int THREADS = larger((First::OWNERS + 31) / 32 * 32, PARTS* PART_LANES);
 static_assert(THREADS <= 1024, "CUDA's limit of threads a block");
 
 // Shared memory, in elements: the image, in whose place come the sums of the second layer's parts,
 // and then its output; its tile; both layers' filters. What is read in pairs begins at even places.
 constexpr int HANDED = (PARTS - 1) * PART_LANES * Second::SUMS;
-constexpr int IMAGE_ROOM = (larger(larger(First::In::IMAGE, HANDED), SECOND_COUNT) + 1) / 2 * 2;
-constexpr int FIRST_FILTERS = (first_cut.filters * First::FILTER + 1) / 2 * 2;
+constexpr int IMAGE_ROOM = even(larger(larger(First::In::IMAGE, HANDED), SECOND_COUNT));
+constexpr int FIRST_FILTERS = even(first_cut.filters * First::FILTER);
 constexpr int SECOND_FILTERS = second_cut.filters * Second::FILTER;
 
 // Store an owner's maxima where `to` says, and their places as the output lies.

@@ -1,29 +1,37 @@
-"""A step's batch and the forward pass of two fused blocks in one launch (`fused_pair.cu`).
+"""Two fused blocks, one behind the other, by one launch each way.
 
-It leaves what `kernels.training.batch.gather` and two launches of `fused.forward` leave, but for
-the order of the second block's sums; the gradients are `fused`'s.
+Forward it gathers the step's batch as well (`fused_pair.cu`); backward it takes the second block's
+gradient to its input and, from that, the first one's parameters' (`fused_pair_backward.cu`). They
+leave what `kernels.training.batch.gather` and the launches of `fused` leave, but for the order in
+which some sums are made.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from kernels import cases
 from kernels.conv2d_relu_pool import fused_plan
 from kernels.shapes import BlockShape
-from kernels.source import CudaSource
+from kernels.source import CudaSource, ceil_div
 from kernels.training.batch import Gather
 
 
-def _tiles() -> list[dict[str, int | str]]:
-    """Return the macros of LeNet's two blocks."""
-    shapes = (BlockShape(*cases.LENET[name]) for name in ("block1", "block2"))
-    first, second = shapes
-    plans = (fused_plan.make_pair(first, second, itemsize) for itemsize in (4, 8))
+def _tiles(make: Callable[..., Any], *images: int) -> list[dict[str, int | str]]:
+    """Return the macros of LeNet's two blocks, floats for so many images and doubles for few."""
+    first, second = (BlockShape(*cases.LENET[name]) for name in ("block1", "block2"))
+    asked = [(n, 4) for n in images] + [(2, 8)]
+    plans = (make(first._replace(n=n), second._replace(n=n), itemsize) for n, itemsize in asked)
     return [plan.defines for plan in plans if plan]
 
 
-source = CudaSource("conv2d_relu_pool/fused_pair.cu", _tiles())
+source = CudaSource("conv2d_relu_pool/fused_pair.cu", _tiles(fused_plan.make_pair, 256))
+backward_source = CudaSource(
+    "conv2d_relu_pool/fused_pair_backward.cu", _tiles(fused_plan.make_pair_backward, 256, 8192)
+)
 
 
 def takes(first: BlockShape, second: BlockShape, itemsize: int) -> bool:
@@ -54,3 +62,40 @@ def forward(
     kernel = source.kernel("conv2d_relu_pool_fused_pair", like=batch.x, **plan.defines)
     args = (*batch.args, *parameters, *found)
     kernel((first.n,), (plan.threads,), args, shared_mem=plan.shared_bytes)
+
+
+def slices(first: BlockShape, second: BlockShape, itemsize: int) -> int:
+    """Return how many slices `backward` writes; 0 where it does not take these layers."""
+    plan = fused_plan.make_pair_backward(first, second, itemsize)
+    if plan is None:
+        return 0
+    return min(ceil_div(fused_plan.WANTED_BLOCKS, plan.tiles), ceil_div(first.n, plan.images))
+
+
+def backward(
+    dy2: Any, argmax2: Any, w2: Any, x: Any, argmax1: Any, partial: Any, bias_at: int,
+    first: BlockShape, second: BlockShape,
+) -> None:  # fmt: skip
+    """Write the first block's dw and db in slices of the batch, for whoever adds them up.
+
+    Parameters
+    ----------
+    dy2, argmax2
+        With respect to the second block's output, (N,K2,pooled P2,pooled Q2), and where that was.
+    w2
+        (K2,K1,R,S).
+    x, argmax1
+        The first block's input, and where its output was.
+    partial, bias_at
+        As for `fused.backward_parameters`; as many slices as `slices` says.
+    first, second
+        The blocks' shapes.
+    """
+    plan = fused_plan.make_pair_backward(first, second, x.dtype.itemsize)
+    if plan is None:
+        raise ValueError(f"fused_pair.backward: cannot take {first} and {second}; see slices")
+    name = "conv2d_relu_pool_fused_pair_backward"
+    kernel = backward_source.kernel(name, like=x, **plan.defines)
+    numbers = map(np.int32, (first.n, *partial.shape, bias_at))
+    blocks, args = plan.tiles * len(partial), (dy2, argmax2, w2, x, argmax1, partial, *numbers)
+    kernel((blocks,), (plan.threads,), args, shared_mem=plan.shared_bytes)

@@ -109,15 +109,6 @@ class Tile(NamedTuple):
         group = self.step[0] * pitch
         return self._replace(pitch=pitch, group=group, plane_pad=plane_pad, image_pad=image_pad)
 
-    def cut(self, images: int, filters: int, pad: int) -> str:
-        """Return the fields of the .cu files' `Cut`."""
-        layer = ",".join(map(str, self.shape._replace(n=0)))
-        numbers = (
-            images, filters, self.channels, self.rows, self.strip,
-            self.pitch, self.group, self.plane_pad, self.image_pad, pad,
-        )  # fmt: skip
-        return f"{{{layer}}},{','.join(map(str, numbers))}"
-
     def defines(self, itemsize: int, images: int, filters: int) -> dict[str, int | str]:
         """Return the macros."""
         return {
@@ -212,8 +203,18 @@ def _forward_on_banks(
     return tile, filter_pad
 
 
+def _cut(defines: dict[str, int | str]) -> str:
+    """Return the fields of the .cu files' `Cut` of a pass's macros."""
+    names = (
+        "IMAGES", "FILTERS", "CHANNELS", "ROWS", "STRIP",
+        "PITCH", "GROUP", "PLANE_PAD", "IMAGE_PAD", "PAD",
+    )  # fmt: skip
+    numbers = ",".join(str(defines[name]) for name in names)
+    return f"{{{defines['LAYER']}}},{numbers}"
+
+
 class PairPlan(NamedTuple):
-    """The forward pass of two layers, one behind the other, an image a block (`fused_pair.cu`).
+    """A pass of two layers, one behind the other (`fused_pair.cu`, `fused_pair_backward.cu`).
 
     Attributes
     ----------
@@ -223,11 +224,15 @@ class PairPlan(NamedTuple):
         Of a block.
     shared_bytes
         Dynamic shared memory of a block.
+    images, tiles
+        As of a `Plan`.
     """
 
     defines: dict[str, int | str]
     threads: int
     shared_bytes: int
+    images: int = 1
+    tiles: int = 1
 
 
 @functools.lru_cache(maxsize=64)
@@ -267,7 +272,7 @@ def make_pair(first: BlockShape, second: BlockShape, itemsize: int) -> PairPlan 
             tile.with_pitch(_even(cols)), 1, shape.k, itemsize, lambda tile: True
         )
         tiles.append(tile)
-        cuts.append(tile.cut(1, shape.k, pad))
+        cuts.append(_cut(tile.defines(itemsize, 1, shape.k) | {"PAD": pad}))
         filters.append(shape.k * (shape.c * shape.r * shape.s + pad))
     lanes = _whole_warps(second.k * second.pooled_p * tiles[1].strips)
     owners = first.k * first.pooled_p * tiles[0].strips, lanes * parts
@@ -285,6 +290,68 @@ def make_pair(first: BlockShape, second: BlockShape, itemsize: int) -> PairPlan 
         "PARTS": parts,
     }  # fmt: skip
     return PairPlan(defines, _whole_warps(max(owners)), shared_bytes)
+
+
+@functools.lru_cache(maxsize=64)
+def make_pair_backward(first: BlockShape, second: BlockShape, itemsize: int) -> PairPlan | None:
+    """Return the plan of what lies behind the second layer's dy, as for `make_pair`."""
+    works = (shape._replace(n=1).flops // 2 for shape in (first, second))
+    if any(map(any, second.padding)) or min(works) < WORTH_COMPILING:
+        return None
+    for most_images in (8, 4, 2, 1):
+        plan = _backward_data(second, itemsize, most_images)
+        if plan and (found := _pair_backward_of(first, second, itemsize, plan)):
+            return found
+    return None
+
+
+def _pair_backward_of(
+    first: BlockShape, second: BlockShape, itemsize: int, behind: Plan
+) -> PairPlan | None:  # fmt: skip
+    """Return the plan whose second layer is cut as the plan of its data gradient says."""
+    cut = {name: int(value) for name, value in behind.defines.items() if isinstance(value, int)}
+    strips = ceil_div(second.pooled_q, cut["STRIP"])
+    between = Tile(
+        second, cut["ROWS"], strips, cut["CHANNELS"],
+        cut["PITCH"], cut["GROUP"], cut["PLANE_PAD"], cut["IMAGE_PAD"],
+    )  # fmt: skip
+    filters, fibers, taps = between.channels, first.c * first.r, second.r * second.s
+    shares = behind.threads // (filters * fibers)
+    if shares == 0 or between.extent[0] < second.h or between.extent[1] < second.w:
+        return None
+    # Lanes of a warp differ in row, in winner and in share, whose windows are neighbours.
+    tile = Tile(first, first.pooled_p, 1, first.c)
+    together = min(ceil_div(32, filters * fibers), shares, first.pooled_q)
+    step_w = first.pool_s * first.stride_w
+
+    def meet(tile: Tile) -> int:
+        reads = {
+            c * tile.plane + row * tile.pitch + share * step_w + col * first.stride_w
+            for c, r, down, col, share in _places(
+                first.c, first.r, first.pool_r, first.pool_s, together
+            )
+            for row in (r * first.dilation_h + down * first.stride_h,)
+        }
+        return len(reads) - len({at * itemsize // 4 % 32 for at in reads})
+
+    tile = _least((tile.with_pitch(tile.extent[1] + more) for more in range(33)), meet)
+    entries = filters * first.pooled_p * first.pooled_q
+    room = max(
+        2 * cut["IMAGES"] * (cut["FILTERS"] * cut["ROWS"] * strips * cut["STRIP"] + cut["PAD"])
+        + cut["FILTERS"] * filters * taps,
+        cut["IMAGES"] * between.image,
+        shares * filters * (fibers * first.s + 1),
+    )
+    elements = _even(room) + cut["IMAGES"] * _even(tile.image) + 2 * entries
+    shared_bytes = elements * itemsize + cut["IMAGES"] * entries
+    if shared_bytes > PAIR_ROOM:
+        return None
+    defines: dict[str, int | str] = {
+        "SCALAR": {4: "float", 8: "double"}[itemsize],
+        "FIRST": _cut(tile.defines(itemsize, 1, filters) | {"PAD": 0}),
+        "SECOND": _cut(behind.defines),
+    }
+    return PairPlan(defines, behind.threads, shared_bytes, behind.images, behind.tiles)
 
 
 def _backward_filter(shape: BlockShape, itemsize: int) -> Plan | None:
@@ -336,7 +403,7 @@ def _backward_filter(shape: BlockShape, itemsize: int) -> Plan | None:
     return Plan(defines, 1, tiles, shares * share_lanes, room(tile))
 
 
-def _backward_data(shape: BlockShape, itemsize: int) -> Plan | None:
+def _backward_data(shape: BlockShape, itemsize: int, most_images: int = 8) -> Plan | None:
     most, most_sums = MOST_THREADS["backward_data"], MOST_SUMS["backward_data"] // itemsize
     products = shape.pool_r * shape.pool_s * shape.r * shape.s
 
@@ -355,7 +422,7 @@ def _backward_data(shape: BlockShape, itemsize: int) -> Plan | None:
         for strips in range(1, shape.pooled_q + 1)
         if math.prod(Tile(shape, 1, strips, 1).seen) <= most_sums
         and ceil_div(shape.pooled_q, strips) * products <= MOST_UNROLLED
-        for images in range(1, 9)
+        for images in range(1, most_images + 1)
         for channels in range(shape.c, 0, -1)
         if channels * _whole_warps(images * shape.pooled_p * strips) <= most
     ]

@@ -46,7 +46,8 @@ def all_sources() -> list[CudaSource]:
     steps = (
         shuffle, batch, fused_pair, softmax_cross_entropy, nesterov_sgd, step_end, linear_stack
     )  # fmt: skip
-    return [*found, *(launchers.source for launchers in steps), linear_stack.gradient_source]
+    more = linear_stack.gradient_source, fused_pair.backward_source
+    return [*found, *(launchers.source for launchers in steps), *more]
 
 
 def variants(file: str, dtype: str) -> list[dict[str, int | str]]:
