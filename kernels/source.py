@@ -21,7 +21,6 @@ import numpy as np
 from kernels import emulator, observe, place, ranges
 
 ROOT = Path(__file__).parent
-DEFAULT_SHARED = 48 << 10  # bytes of dynamic shared memory that every launch may have
 SCALARS = {"float32": "float", "float64": "double"}
 
 # Whoever includes this needs instructions that sm_90a alone has: neither sm_90 nor a later one.
@@ -177,8 +176,8 @@ def _launch(
     args: tuple[Any, ...],
     shared_mem: int = 0,
 ) -> None:
-    # More than 48 KiB of dynamic shared memory is an attribute of the function first.
-    if shared_mem > DEFAULT_SHARED and shared_mem > function.max_dynamic_shared_size_bytes:
+    # More than 48 KiB of shared memory, static and dynamic, is an attribute of the function first.
+    if shared_mem and shared_mem > function.max_dynamic_shared_size_bytes:
         function.max_dynamic_shared_size_bytes = shared_mem
     # A shape goes as the struct of shape.cuh, an absent array as a null pointer.
     values = tuple(null if arg is None else getattr(arg, "struct", arg) for arg in args)

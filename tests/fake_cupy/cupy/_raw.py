@@ -81,7 +81,15 @@ class RawKernel:
 
     def __init__(self, function: Any, name: str, options: tuple[str, ...]) -> None:
         self._function, self._name, self._options = function, name, options
-        self.max_dynamic_shared_size_bytes = 48 << 10
+
+    @property
+    def max_dynamic_shared_size_bytes(self) -> int:
+        """The most that a launch may ask for: at first 48 KiB less what is static, as on a GPU."""
+        return self._function.max_dynamic_shared_size_bytes
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, nbytes: int) -> None:
+        self._function.max_dynamic_shared_size_bytes = nbytes
 
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: Any, *, shared_mem: int = 0
@@ -93,8 +101,6 @@ class RawKernel:
         from cupy import cuda
 
         def work(*values: Any) -> None:
-            if shared_mem > self._function.max_dynamic_shared_size_bytes:
-                self._function.max_dynamic_shared_size_bytes = shared_mem
             self._function(grid, block, values, shared_mem=shared_mem)
             if cuda.captured is None:
                 cuda.launched(self._name, self._options)
