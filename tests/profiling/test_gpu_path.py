@@ -121,6 +121,30 @@ def test_a_kernel_for_one_architecture_is_loaded_from_a_cubin():
     assert re.search(r"KernelCompileError conv2d/implicit_gemm_wgmma.cu: NVRTC refused it", told)
 
 
+AS_WRITTEN = """
+import pathlib, sys, cupy, numpy as np
+from kernels import source
+folder, told = pathlib.Path(sys.argv[1]), []
+(folder / "scale.cu").write_text('''
+#include "factor.cuh"
+extern "C" __global__ void scale(SCALAR* x) { x[threadIdx.x] *= FACTOR; }
+''')
+cupy.cuda.pace = lambda name, options: told.append(options) or 0.0
+for factor in (2, 3, 2):
+    (folder / "factor.cuh").write_text(f"#define FACTOR {factor}")
+    source._on_gpu.cache_clear()  # as in a new process
+    source._gpu_module.cache_clear()
+    x = cupy.ones(4, np.float32)
+    source.CudaSource(folder / "scale.cu").kernel("scale", like=x)((1,), (4,), (x,))
+    assert x.get().tolist() == [factor] * 4, x.get()
+    assert not any("ftz" in option for option in told[-1]), told[-1]
+"""
+
+
+def test_a_file_is_compiled_as_the_x_ray_does_and_anew_when_what_it_includes_has_changed(tmp_path):
+    run("-c", AS_WRITTEN, tmp_path)
+
+
 CAPTURE = """
 import cupy, numpy as np
 x = cupy.asarray(np.arange(4, dtype=np.float32))
