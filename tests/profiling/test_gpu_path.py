@@ -180,8 +180,9 @@ with stream:
         lambda: x.get(), lambda: float(x[0]), lambda: bool(x.any()), lambda: x.set(np.ones(4, "f")),
         lambda: cupy.asarray(np.ones(3)), lambda: x.nonzero(), lambda: x @ x,
         lambda: cupy.matmul(x, x), lambda: graph.launch(), lambda: stream.begin_capture(),
-        lambda: stream.synchronize(),
+        lambda: stream.synchronize(), lambda: stream.wait_event(before),
     ):
+        before = stream.record()
         stream.begin_capture()
         try:
             refused()
