@@ -173,6 +173,9 @@ def _record(
     launches.append(Launched(name, defines, shared_mem))
 
 
+_most_shared: dict[Any, int] = {}
+
+
 def _launch(
     function: Any,
     null: Any,
@@ -182,8 +185,11 @@ def _launch(
     shared_mem: int = 0,
 ) -> None:
     # More than 48 KiB of shared memory, static and dynamic, is an attribute of the function first.
-    if shared_mem and shared_mem > function.max_dynamic_shared_size_bytes:
-        function.max_dynamic_shared_size_bytes = shared_mem
+    # The driver is asked for it once a function, not at every launch.
+    if shared_mem > _most_shared.get(function, 0):
+        most = max(shared_mem, function.max_dynamic_shared_size_bytes)
+        function.max_dynamic_shared_size_bytes = most
+        _most_shared[function] = most
     # A shape goes as the struct of shape.cuh, an absent array as a null pointer.
     values = tuple(null if arg is None else getattr(arg, "struct", arg) for arg in args)
     function(grid, block, values, shared_mem=shared_mem)
