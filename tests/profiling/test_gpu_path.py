@@ -235,6 +235,25 @@ def test_the_doubles_captures_are_strict():
     run("-c", CAPTURE)
 
 
+SLOW_HOST = """
+import time
+from profiling.clock_gpu import GpuClock
+from profiling.timing import Subject
+clock, spins = GpuClock(), []
+clock._clock._spin = lambda grid, block, args: spins.append(int(args[0]))
+for seconds in (300e-6, 4e-3):  # short enough for several in a sample, and too long for that
+    subject = Subject("slow", lambda _: time.sleep(seconds), capturable=False)
+    clock.prepare(subject)
+    clock.samples(subject, "hot")
+    _, launches = clock.method(subject, "hot")
+    assert spins[-1] >= launches * seconds * 1e9, (spins[-1], launches)
+"""
+
+
+def test_the_gpu_waits_for_a_host_that_takes_long_to_launch():
+    run("-c", SLOW_HOST)
+
+
 PUBLIC_FACE = """
 import cupy, numpy as np, kernels
 from kernels import table
