@@ -316,7 +316,20 @@ def _launch_on_gpu(
             # By default Numba would wait for CuPy's stream; it launches on that stream instead.
             values.append(cuda.as_cuda_array(array.reshape(-1), sync=False))
     stream = cuda.external_stream(cupy.cuda.get_current_stream().ptr)
-    jitted[grid, block, stream, shared_mem](*values)
+    with _without_advice():
+        configured = jitted[grid, block, stream, shared_mem]
+    configured(*values)
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Let a grid be as small as a layer is: Numba would warn of fewer than 128 blocks."""
+    before = numba.config.CUDA_LOW_OCCUPANCY_WARNINGS
+    numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+    try:
+        yield
+    finally:
+        numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = before
 
 
 @functools.lru_cache(maxsize=1024)

@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import functools
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,9 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels import emulator, observe, place, ranges
+from kernels.emulator import scan
+from kernels.emulator.cache import cache_directory
 
 ROOT = Path(__file__).parent
-DEFAULT_SHARED = 48 << 10  # bytes of dynamic shared memory that every launch may have
 SCALARS = {"float32": "float", "float64": "double"}
 
 # Whoever includes this needs instructions that sm_90a alone has: neither sm_90 nor a later one.
@@ -109,14 +111,16 @@ class CudaSource:
         merged = {"SCALAR": SCALARS[like.dtype.name], **self.defines, **defines}
         items = tuple(sorted(merged.items()))
         if place.on_gpu(like):
-            if not self.compiles_for(f"sm_{like.device.compute_capability}"):
+            arch = f"sm_{like.device.compute_capability}"
+            if not self.compiles_for(arch):
                 newer = " and no other" if self.is_specific else " or newer"
                 raise TypeError(
                     f"{self.path.name} needs a GPU of compute capability "
                     f"{_number(self.least_arch) / 10}{newer}, but this one has "
                     f"{int(like.device.compute_capability) / 10}; choose another kernel"
                 )
-            function, null, where = _on_gpu(self.path, items, name, like.device.id), NULL, "gpu"
+            function = _on_gpu(self.path, items, name, arch, like.device.id)
+            null, where = NULL, "gpu"
         else:
             function, null, where = _on_emulator(self.path, items, name), None, "emulator"
         return observe.kernel(functools.partial(_launch, function, null), name, where, merged)
@@ -169,6 +173,9 @@ def _record(
     launches.append(Launched(name, defines, shared_mem))
 
 
+_most_shared: dict[Any, int] = {}
+
+
 def _launch(
     function: Any,
     null: Any,
@@ -177,9 +184,12 @@ def _launch(
     args: tuple[Any, ...],
     shared_mem: int = 0,
 ) -> None:
-    # More than 48 KiB of dynamic shared memory is an attribute of the function first.
-    if shared_mem > DEFAULT_SHARED and shared_mem > function.max_dynamic_shared_size_bytes:
-        function.max_dynamic_shared_size_bytes = shared_mem
+    # More than 48 KiB of shared memory, static and dynamic, is an attribute of the function first.
+    # The driver is asked for it once a function, not at every launch.
+    if shared_mem > _most_shared.get(function, 0):
+        most = max(shared_mem, function.max_dynamic_shared_size_bytes)
+        function.max_dynamic_shared_size_bytes = most
+        _most_shared[function] = most
     # A shape goes as the struct of shape.cuh, an absent array as a null pointer.
     values = tuple(null if arg is None else getattr(arg, "struct", arg) for arg in args)
     function(grid, block, values, shared_mem=shared_mem)
@@ -193,51 +203,62 @@ def _on_emulator(path: Path, defines: tuple[tuple[str, Any], ...], name: str) ->
 
 
 @functools.cache
-def _on_gpu(path: Path, defines: tuple[tuple[str, Any], ...], name: str, device: int) -> Any:
+def _on_gpu(
+    path: Path, defines: tuple[tuple[str, Any], ...], name: str, arch: str, device: int
+) -> Any:
     del device  # a CUDA function belongs to one device's context
-    return _gpu_module(path, defines).get_function(name)
+    return _gpu_module(path, defines, arch).get_function(name)
 
 
 @functools.cache
-def _gpu_module(path: Path, defines: tuple[tuple[str, Any], ...]) -> Any:
+def _gpu_module(path: Path, defines: tuple[tuple[str, Any], ...], arch: str) -> Any:
     import cupy
 
     label, code = nvrtc_code(path)
-    options = (*nvrtc_options(defines), f"-I{path.parent}")
-    try:
-        with ranges.span(f"load {label} (NVRTC)"):
-            if is_specific(code):
-                module = cupy.RawModule(path=_specific_cubin(label, code, options))
-            else:
-                module = cupy.RawModule(code=code, options=options)
-            module.compile()
-    except cupy.cuda.compiler.CompileException as error:
-        raise KernelCompileError(f"{label}: NVRTC refused it:\n{error}") from error
+    with ranges.span(f"load {label} (NVRTC)"):  # compiled where the cache lacks it
+        module = cupy.RawModule(path=str(_cubin(path, label, code, defines, arch)))
+        module.compile()
     return module
 
 
-def _specific_cubin(label: str, code: str, options: tuple[str, ...]) -> str:
-    """Compile for `SPECIFIC_ARCH`, which CuPy itself never names, and return the cubin's path."""
+def _cubin(
+    path: Path, label: str, code: str, defines: tuple[tuple[str, Any], ...], arch: str
+) -> Path:
+    """Return the file with an architecture's machine code, compiled where the cache lacks it.
+
+    CuPy would compile it too, but flushes subnormal numbers to zero, has no `SPECIFIC_ARCH`, and
+    its cache does not look at the files that are included.
+    """
+    from cupy.cuda import nvrtc
+
+    options = (*nvrtc_options(defines), f"-I{path.parent}", f"-arch={target(code, arch)}")
+    key = hashlib.sha256(repr((code, options, nvrtc.getVersion())).encode())
+    for file in scan.followed(path, [ROOT]):
+        key.update(file.read_bytes())
+    folder = cache_directory() / "nvrtc"
+    cached = folder / f"{key.hexdigest()[:32]}.cubin"
+    if not cached.exists():
+        cubin = _compiled(label, code, options)
+        folder.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as beside:
+            beside.write(cubin)
+        os.replace(beside.name, cached)
+    return cached
+
+
+def _compiled(label: str, code: str, options: tuple[str, ...]) -> bytes:
     from cupy.cuda import nvrtc
 
     program = nvrtc.createProgram(code, label, (), ())
     try:
-        nvrtc.compileProgram(program, (*options, f"-arch={SPECIFIC_ARCH}"))
-        cubin = nvrtc.getCUBIN(program)
+        nvrtc.compileProgram(program, options)
+        cubin: bytes = nvrtc.getCUBIN(program)
     except nvrtc.NVRTCError as error:
         log = nvrtc.getProgramLog(program)
         raise KernelCompileError(f"{label}: NVRTC refused it:\n{log}") from error
     finally:
         nvrtc.destroyProgram(program)
-    path = Path(_cubins().name, f"{hashlib.sha256(cubin).hexdigest()}.cubin")
-    path.write_bytes(cubin)
-    return str(path)
-
-
-@functools.cache
-def _cubins() -> tempfile.TemporaryDirectory[str]:
-    # As long as the process: CuPy reads a file again for each device.
-    return tempfile.TemporaryDirectory(prefix="conv-kernel-lab-")
+    return cubin + b"\0"  # CuPy takes the last byte for a string's end and cuts it off
 
 
 def is_specific(code: str) -> bool:

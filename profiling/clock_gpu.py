@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ source = CudaSource(Path(__file__).parent / "measuring.cu")
 SHORT = 1e-3
 SAMPLE = 2e-3
 MOST_LAUNCHES = 256
-# The host's time to submit one launch, at most; a spin lasts that long for every launch behind it.
-SUBMISSION = 20e-6
+# The host's time to submit a graph, at most; that of a launch, which may be several kernels, is
+# measured. A spin lasts as long as the host needs for all that is behind it.
+GRAPH_SUBMISSION = 100e-6
 LONGEST_SPIN = 20e-3
 # Twice the cache, so that nothing of it is left whatever its replacement policy.
 FLUSH_FACTOR = 2
@@ -42,6 +44,7 @@ WARM_UP_LAUNCHES = 3
 class _Plan:
     method: str
     launches: int
+    host: float
     graphs: dict[State, Any]
 
 
@@ -68,19 +71,23 @@ class GpuClock:
             for _ in range(WARM_UP_LAUNCHES):
                 subject.launch(0)
             self.stream.synchronize()
-            seconds = self._between(subject, [0] * WARM_UP_LAUNCHES) / WARM_UP_LAUNCHES
+            host, some = _host_seconds(subject), [0] * WARM_UP_LAUNCHES
+            seconds = self._between(subject, some, host) / WARM_UP_LAUNCHES
             for _ in range(min(1000, int(WARM_UP_SECONDS / max(seconds, 1e-6)))):
                 subject.launch(0)
             self.stream.synchronize()
-            seconds = self._between(subject, [0] * WARM_UP_LAUNCHES) / WARM_UP_LAUNCHES
+            host = _host_seconds(subject)
+            seconds = self._between(subject, some, host) / WARM_UP_LAUNCHES
             launches = 1
             if seconds < SHORT:
                 launches = min(max(1, int(SAMPLE / max(seconds, 1e-7))), MOST_LAUNCHES)
                 launches = min(launches, subject.sets) if subject.sets > 1 else launches
-            plan = _Plan("eager" if subject.eager else "events", launches, {})
+            plan = _Plan("eager" if subject.eager else "events", launches, host, {})
             if seconds < SHORT and not subject.eager:
                 plan.graphs = self._capture(subject, launches) if subject.capturable else {}
                 plan.method = "graph" if plan.graphs else "queue"
+                if not plan.graphs:
+                    plan.launches = max(1, min(launches, int(LONGEST_SPIN / host) - 1))
             self._plans[subject] = plan
 
     def method(self, subject: Subject, state: State) -> tuple[str, int]:
@@ -100,9 +107,9 @@ class GpuClock:
                 subject.launch(0)
             graph = plan.graphs.get(state)
             if graph is not None:
-                return [self._clock.seconds(graph, SUBMISSION) / plan.launches]
+                return [self._clock.seconds(graph, GRAPH_SUBMISSION) / plan.launches]
             sets = _sets(subject, state, plan.launches)
-            return [self._between(subject, sets) / plan.launches]
+            return [self._between(subject, sets, plan.host) / plan.launches]
 
     def _capture(self, subject: Subject, launches: int) -> dict[State, Any]:
         """Return what replays a sample for each state, or nothing where capturing is refused."""
@@ -125,13 +132,20 @@ class GpuClock:
         graph.upload()
         return graph.launch
 
-    def _between(self, subject: Subject, sets: list[int]) -> float:
+    def _between(self, subject: Subject, sets: list[int], host: float) -> float:
         def launch_all() -> None:
             for number in sets:
                 subject.launch(number)
 
-        wait = 0.0 if subject.eager else min(SUBMISSION * (len(sets) + 1), LONGEST_SPIN)
+        wait = 0.0 if subject.eager else min(host * (len(sets) + 1), LONGEST_SPIN)
         return self._clock.seconds(launch_all, wait)
+
+
+def _host_seconds(subject: Subject) -> float:
+    """Return twice the time that the host took to submit a launch just now."""
+    began = time.perf_counter()
+    subject.launch(0)
+    return 2 * (time.perf_counter() - began)
 
 
 def l2_bytes() -> int:

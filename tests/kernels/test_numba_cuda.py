@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 
 import numba
 import numpy as np
@@ -78,6 +79,24 @@ def test_arrays_are_launched_with_the_types_that_were_compiled():
     assert tiled_numba.source.signature("conv2d_tiled_forward", "float32").types[-1] == (
         numba.typeof(np.int32(3))
     )
+
+
+def test_a_small_grid_is_launched_without_a_warning(monkeypatch):
+    stream = types.SimpleNamespace(ptr=0)
+    cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(get_current_stream=lambda: stream))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(numba_cuda.cuda, "external_stream", lambda ptr: ptr)
+    monkeypatch.setattr(numba_cuda.cuda, "as_cuda_array", lambda array, sync: array)
+    launched = []
+    jitted = max_numba.source.namespace("float32", ())["max_pool2d_forward"]
+    monkeypatch.setattr(
+        type(jitted), "call", lambda self, args, how: launched.append((how.griddim, len(args)))
+    )
+    pool = PoolShape.of((1, 1, 4, 4), 2)
+    numba_cuda._launch_on_gpu(jitted, (1,), (256,), (X, X, None, pool))
+    assert launched == [((1, 1, 1), 4)]
+    with pytest.warns(Warning, match="Grid size 1 "):  # of others' it still says so
+        jitted[1, 256]
 
 
 def test_every_row_gives_its_sources():

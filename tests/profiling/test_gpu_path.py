@@ -69,12 +69,17 @@ MUCH_SHARED = """
 import cupy, numpy as np, kernels
 from kernels.source import recorded_launches
 rng = np.random.default_rng(0)
-x, w = (rng.standard_normal(dims, dtype=np.float32) for dims in ((6, 5, 57, 55), (70, 5, 3, 3)))
-with recorded_launches() as launches:
-    kernels.conv2d(x, w, kernel="implicit_gemm_bf16")
-assert max(launch.shared_bytes for launch in launches) > 48 << 10
-y = kernels.conv2d(cupy.asarray(x), cupy.asarray(w), kernel="implicit_gemm_bf16")
-np.testing.assert_array_equal(y.get(), kernels.conv2d(x, w, kernel="implicit_gemm_bf16"))
+# More than 48 KiB, and less than that until the kernel's static shared memory is counted too.
+for name, x_dims, w_dims, least, most in (
+    ("implicit_gemm_bf16", (6, 5, 57, 55), (70, 5, 3, 3), 48 << 10, 227 << 10),
+    ("implicit_gemm_wgmma", (3, 1, 60, 400), (1, 1, 2, 2), 47 << 10, 48 << 10),
+):
+    x, w = (rng.standard_normal(dims, dtype=np.float32) for dims in (x_dims, w_dims))
+    with recorded_launches() as launches:
+        kernels.conv2d(x, w, kernel=name)
+    assert least < max(launch.shared_bytes for launch in launches) <= most
+    y = kernels.conv2d(cupy.asarray(x), cupy.asarray(w), kernel=name)
+    np.testing.assert_array_equal(y.get(), kernels.conv2d(x, w, kernel=name))
 """
 
 
@@ -116,6 +121,30 @@ def test_a_kernel_for_one_architecture_is_loaded_from_a_cubin():
     assert re.search(r"KernelCompileError conv2d/implicit_gemm_wgmma.cu: NVRTC refused it", told)
 
 
+AS_WRITTEN = """
+import pathlib, sys, cupy, numpy as np
+from kernels import source
+folder, told = pathlib.Path(sys.argv[1]), []
+(folder / "scale.cu").write_text('''
+#include "factor.cuh"
+extern "C" __global__ void scale(SCALAR* x) { x[threadIdx.x] *= FACTOR; }
+''')
+cupy.cuda.pace = lambda name, options: told.append(options) or 0.0
+for factor in (2, 3, 2):
+    (folder / "factor.cuh").write_text(f"#define FACTOR {factor}")
+    source._on_gpu.cache_clear()  # as in a new process
+    source._gpu_module.cache_clear()
+    x = cupy.ones(4, np.float32)
+    source.CudaSource(folder / "scale.cu").kernel("scale", like=x)((1,), (4,), (x,))
+    assert x.get().tolist() == [factor] * 4, x.get()
+    assert not any("ftz" in option for option in told[-1]), told[-1]
+"""
+
+
+def test_a_file_is_compiled_as_the_x_ray_does_and_anew_when_what_it_includes_has_changed(tmp_path):
+    run("-c", AS_WRITTEN, tmp_path)
+
+
 CAPTURE = """
 import cupy, numpy as np
 x = cupy.asarray(np.arange(4, dtype=np.float32))
@@ -151,8 +180,9 @@ with stream:
         lambda: x.get(), lambda: float(x[0]), lambda: bool(x.any()), lambda: x.set(np.ones(4, "f")),
         lambda: cupy.asarray(np.ones(3)), lambda: x.nonzero(), lambda: x @ x,
         lambda: cupy.matmul(x, x), lambda: graph.launch(), lambda: stream.begin_capture(),
-        lambda: stream.synchronize(),
+        lambda: stream.synchronize(), lambda: stream.wait_event(before),
     ):
+        before = stream.record()
         stream.begin_capture()
         try:
             refused()
@@ -203,6 +233,25 @@ raise SystemExit("captured the default stream")
 
 def test_the_doubles_captures_are_strict():
     run("-c", CAPTURE)
+
+
+SLOW_HOST = """
+import time
+from profiling.clock_gpu import GpuClock
+from profiling.timing import Subject
+clock, spins = GpuClock(), []
+clock._clock._spin = lambda grid, block, args: spins.append(int(args[0]))
+for seconds in (300e-6, 4e-3):  # short enough for several in a sample, and too long for that
+    subject = Subject("slow", lambda _: time.sleep(seconds), capturable=False)
+    clock.prepare(subject)
+    clock.samples(subject, "hot")
+    _, launches = clock.method(subject, "hot")
+    assert spins[-1] >= launches * seconds * 1e9, (spins[-1], launches)
+"""
+
+
+def test_the_gpu_waits_for_a_host_that_takes_long_to_launch():
+    run("-c", SLOW_HOST)
 
 
 PUBLIC_FACE = """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,11 @@ import numpy as np
 
 from kernels import emulator
 from kernels.emulator.cache import cache_directory
+
+KNOWN = (
+    "-std=c++17", "-lineinfo", "--use_fast_math", "-ftz=true", "-arch=sm_90", "-arch=sm_90a",
+)  # fmt: skip
+END = b"\0"  # of a cubin; nvrtc.getCUBIN cuts it off
 
 
 class RawModule:
@@ -34,35 +41,57 @@ class RawModule:
 
     def compile(self, log_stream: Any = None) -> None:
         """Compile; CuPy does it at the first use of a function otherwise."""
-        if self._module is not None:
-            return
-        from cupy.cuda.compiler import CompileException
-
-        options = self._options
-        if self._path is not None:  # what nvrtc.getCUBIN gave
-            made = json.loads(Path(self._path).read_bytes())
-            self._code = made["code"]
-            options = [one for one in made["options"] if not one.startswith("-arch=")]
-        elif "warpgroup.cuh" in self._code:  # CuPy compiles for sm_90
-            raise CompileException("ptxas: wgmma needs sm_90a", self._code, "", options)
-        defines, includes = {}, []
-        for option in options:
-            if found := re.fullmatch(r"-D(\w+)=(.*)", option):
-                defines[found[1]] = found[2]
-            elif option.startswith("-I"):
-                includes.append(option[2:])
-            elif option not in ("-std=c++17", "-lineinfo", "--use_fast_math"):
-                raise CompileException("", self._code, "", self._options, "nvrtc", option)
-        path = _file(self._code)
-        try:
-            self._module = emulator.load(path, defines=defines, include_dirs=includes)
-        except emulator.CompileError as error:
-            raise CompileException(str(error), self._code, "", self._options) from None
+        self._module, self._options = _module(self._code, self._path, self._options)
 
     def get_function(self, name: str) -> RawKernel:
         """Return a kernel; CuPy compiles here when nobody did before."""
-        self.compile()
+        if self._module is None:
+            self.compile()
         return RawKernel(self._module.get_function(name), name, self._options)
+
+
+@functools.cache
+def _module(
+    code: str | None, path: str | None, options: tuple[str, ...]
+) -> tuple[Any, tuple[str, ...]]:
+    """Return a module and what it was compiled with.
+
+    The same text with the same options is compiled once, whatever the files that it includes are by
+    then: CuPy's cache on disk does not look at them.
+    """
+    from cupy.cuda.compiler import CompileException
+    from cupy.cuda.driver import CUDADriverError
+
+    if path is not None:  # what nvrtc.getCUBIN gave
+        image = Path(path).read_bytes()
+        if not image.endswith(END):
+            raise CUDADriverError("CUDA_ERROR_INVALID_IMAGE: device kernel image is invalid")
+        made = json.loads(image.removesuffix(END))
+        return build(made["code"], made["options"]), tuple(made["options"])
+    options += ("-ftz=true", "-arch=sm_90")  # CuPy's own come behind the caller's
+    try:
+        return build(code, options), options
+    except (BadOptionError, emulator.CompileError) as error:
+        raise CompileException(str(error), code, "", options) from None
+
+
+class BadOptionError(Exception):
+    """An option that the lab does not use."""
+
+
+def build(code: str, options: Sequence[str]) -> Any:
+    """Compile for the emulator what NVRTC would be given."""
+    if "warpgroup.cuh" in code and "-arch=sm_90a" not in options:
+        raise emulator.CompileError("ptxas: wgmma is not supported on this .target")
+    defines, includes = {}, []
+    for option in options:
+        if found := re.fullmatch(r"-D(\w+)=(.*)", option):
+            defines[found[1]] = found[2]
+        elif option.startswith("-I"):
+            includes.append(option[2:])
+        elif option not in KNOWN:
+            raise BadOptionError(option)
+    return emulator.load(_file(code), defines=defines, include_dirs=includes)
 
 
 def _file(code: str) -> Path:
@@ -81,7 +110,15 @@ class RawKernel:
 
     def __init__(self, function: Any, name: str, options: tuple[str, ...]) -> None:
         self._function, self._name, self._options = function, name, options
-        self.max_dynamic_shared_size_bytes = 48 << 10
+
+    @property
+    def max_dynamic_shared_size_bytes(self) -> int:
+        """The most that a launch may ask for: at first 48 KiB less what is static, as on a GPU."""
+        return self._function.max_dynamic_shared_size_bytes
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, nbytes: int) -> None:
+        self._function.max_dynamic_shared_size_bytes = nbytes
 
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: Any, *, shared_mem: int = 0
@@ -93,8 +130,6 @@ class RawKernel:
         from cupy import cuda
 
         def work(*values: Any) -> None:
-            if shared_mem > self._function.max_dynamic_shared_size_bytes:
-                self._function.max_dynamic_shared_size_bytes = shared_mem
             self._function(grid, block, values, shared_mem=shared_mem)
             if cuda.captured is None:
                 cuda.launched(self._name, self._options)

@@ -185,9 +185,9 @@ class Stream:
 
     def wait_event(self, event: Event) -> None:
         """Wait for what an event's stream had been given before it."""
-        if event.branch is None:
+        if event.branch is None and not _is_captured(self):
             return  # it has happened
-        if captured is None or event.branch[0] not in captured:
+        if captured is None or event.branch is None or event.branch[0] not in captured:
             raise runtime.CUDARuntimeError("cudaErrorStreamCaptureIsolation")
         captured.setdefault(self, []).append(event.branch)
 

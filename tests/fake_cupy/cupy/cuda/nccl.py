@@ -16,14 +16,14 @@ available = True
 
 NCCL_SUM, NCCL_FLOAT32, NCCL_FLOAT64 = 0, 7, 8
 _TYPES = {NCCL_FLOAT32: np.float32, NCCL_FLOAT64: np.float64}
-UNIQUE_ID = tuple(range(128))
+UNIQUE_ID = bytes(range(128))
 
 
 class NcclError(RuntimeError):
     """What NCCL refuses."""
 
 
-def get_unique_id() -> tuple[int, ...]:
+def get_unique_id() -> bytes:
     """Return what all ranks need to find each other."""
     return UNIQUE_ID
 
@@ -31,7 +31,7 @@ def get_unique_id() -> tuple[int, ...]:
 class NcclCommunicator:
     """One rank's part of a communicator; all ranks make theirs at the same time."""
 
-    def __init__(self, ndev: int, commId: tuple[int, ...], rank: int) -> None:
+    def __init__(self, ndev: int, commId: bytes, rank: int) -> None:
         from mpi4py import MPI
 
         self._comm, self._mpi = MPI.COMM_WORLD, MPI
