@@ -202,8 +202,8 @@ def _issue(warps: int, a_lane: float, least: float, sms: int, clocks: float) -> 
         warps * least,
         "instructions",
         SUB_PARTITIONS * clocks,
-        f"{warps:,} warps x {least:,.4g} instructions, the fewest on ways through the machine code "
-        f"with {a_lane:,.4g} flop a lane / ({sms} SMs x {SUB_PARTITIONS} schedulers x clock)",
+        f"{warps:,} warps x {least:,.1f} instructions, the fewest on ways through the machine code "
+        f"with {a_lane:,.1f} flop a lane / ({sms} SMs x {SUB_PARTITIONS} schedulers x clock)",
     )
 
 

@@ -91,8 +91,8 @@ def test_issue():
     assert seconds(found)["issue"] == pytest.approx(200_000 / 40 * 1e-9)
     assert "issue" not in found.left_out
     (formula,) = (term.formula for term in found.terms if term.name == "issue")
-    assert formula.startswith("8,000 warps x 25 instructions")
-    assert "10 flop a lane" in formula
+    assert formula.startswith("8,000 warps x 25.0 instructions")
+    assert "with 10.0 flop a lane" in formula
 
 
 def test_warps_that_are_not_full_issue_as_whole_ones():

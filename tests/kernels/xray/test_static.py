@@ -159,7 +159,7 @@ def test_a_loop_on_the_emulator(tmp_path):
     once = [one.base for one in code.instructions].index("EXIT") + 1
     (issue,) = (term for term in report.bound.terms if term.name == "issue")
     assert issue.work == 200 * (once + 6 * loop.mix.instructions)
-    assert f"200 warps x {once + 6 * loop.mix.instructions} instructions" in issue.formula
+    assert f"200 warps x {once + 6 * loop.mix.instructions}.0 instructions" in issue.formula
 
 
 def test_as_json_has_it(mine):

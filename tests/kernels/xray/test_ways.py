@@ -208,24 +208,41 @@ def test_code_that_never_ends_has_no_least():
     assert function("FFMA\nBRA 0x0").least_instructions(2) is None
 
 
-@given(st.lists(st.sampled_from(["FFMA", "IMAD", "@P0 BRA", "BRA", "@P1 EXIT"]), max_size=12),
-       st.randoms(use_true_random=False))  # fmt: skip
-def test_runs_of_random_code_issue_as_much_or_more(lines, chance):
+CALL = "CALL.REL.NOINC $f$sub"
+
+
+@given(
+    st.lists(
+        st.sampled_from(["FFMA", "IMAD", "@P0 BRA", "BRA", "@P1 EXIT", CALL, f"@P2 {CALL}"]),
+        max_size=12,
+    ),
+    st.lists(st.sampled_from(["FFMA", "IMAD", "@P3 RET.REL.NODEC R4,f"]), max_size=4),
+    st.randoms(use_true_random=False),
+)
+def test_runs_of_random_code_issue_as_much_or_more(lines, subroutine, chance):
     """Instruction by instruction, without basic blocks, every branch taken by chance."""
     lines = [
         f"{line} {16 * chance.randrange(len(lines)):#x}" if "BRA" in line else line
         for line in lines
     ]
-    code = function("\n".join([*lines, "EXIT"]))
+    code = function("\n".join([*lines, "EXIT", *subroutine, "RET.REL.NODEC R4,f"]))
     for _ in range(20):
-        at, issued, flops = 0, 0, 0
+        at, issued, flops, back = 0, 0, 0, []
         while issued < 200:
             one = code.instructions[at]
             issued, flops = issued + 1, flops + 2 * (one.base == "FFMA")
-            taken = not one.predicate or chance.random() < 0.5
-            if one.base == "EXIT" and taken:
+            at += 1
+            if one.predicate and chance.random() < 0.5:
+                continue
+            if one.base == "EXIT":
                 least = code.least_instructions(flops)
                 assert least is not None
                 assert issued >= least - 1e-9
                 break
-            at = int(one.operands, 16) // 16 if one.base == "BRA" and taken else at + 1
+            if one.base == "BRA":
+                at = int(one.operands, 16) // 16
+            elif one.base == "CALL":
+                back.append(at)
+                at = len(lines) + 1
+            elif one.base == "RET":
+                at = back.pop()
