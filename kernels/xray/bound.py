@@ -6,6 +6,8 @@ kept waiting, and the largest says which part binds. What it rests on:
 - The counts are of the launch as the emulator ran it. ``nvcc`` may yet merge accesses (four floats
   to one of 16 bytes), or find some of them or of the arithmetic needless; then a time below the
   terms that count them is possible.
+- Instructions to issue are the fewest on any ways through the machine code that do the counted
+  arithmetic (see `ways`): a loop without arithmetic, or around a loop with it, need not be taken.
 - DRAM moves every different sector once: the caches hold nothing at the start, everything that is
   used again stays in them, and what was written has reached memory at the end. Where all of it fits
   in L2, a launch that finds it there can be faster, and `Bound.notes` says so.
@@ -15,6 +17,7 @@ kept waiting, and the largest says which part binds. What it rests on:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from kernels.source import ceil_div
@@ -105,7 +108,11 @@ class Bound:
         }
 
 
-def bound(recording: Recording, gpu: Gpu, instructions_per_flop: float | None = None) -> Bound:
+def bound(
+    recording: Recording,
+    gpu: Gpu,
+    least_instructions: Callable[[float], float | None] | None = None,
+) -> Bound:
     """Return the least time that a recorded launch can take on a GPU.
 
     Parameters
@@ -115,9 +122,10 @@ def bound(recording: Recording, gpu: Gpu, instructions_per_flop: float | None = 
         them, and a note says that this makes the bound an estimate.
     gpu
         Of `gpus`.
-    instructions_per_flop
-        Of the kernel's machine code for this GPU (`sass.Function.instructions_per_flop`); without
-        it there is no term for the schedulers.
+    least_instructions
+        Of the kernel's machine code for this GPU: the fewest instructions of a warp by a lane's
+        float operations (`sass.Function.least_instructions`). Without it there is no term for the
+        schedulers.
     """
     scale = 1 / recording.sampled if recording.sampled else 0.0
     # A block stays on one multiprocessor: fewer blocks leave some of them idle.
@@ -134,10 +142,15 @@ def bound(recording: Recording, gpu: Gpu, instructions_per_flop: float | None = 
                 terms.append(_tensor(factors, flops * scale, gpu, sms))
             else:
                 left_out[factors] = f"no rate of {gpu.name}'s tensor cores is cited here"
-        if instructions_per_flop is None:
-            left_out["issue"] = "no machine code with arithmetic to count instructions in"
+        a_lane = recording.flops * scale / recording.warps / WARP
+        if least_instructions is None:
+            left_out["issue"] = "no machine code to count instructions in"
+        elif (least := least_instructions(a_lane)) is None:
+            left_out["issue"] = (
+                "the machine code has jumps to places, or arithmetic of a size, not known here"
+            )
         else:
-            terms.append(_issue(recording, scale, instructions_per_flop, sms, clocks))
+            terms.append(_issue(recording.warps, a_lane, least, sms, clocks))
     if gpu.l2_per_clock is None:
         left_out["l2"] = f"no peak rate is published for the L2 of {gpu.name}"
     else:
@@ -183,14 +196,14 @@ def _tensor(factors: str, flops: float, gpu: Gpu, sms: int) -> Term:
     )
 
 
-def _issue(recording: Recording, scale: float, per_flop: float, sms: int, clocks: float) -> Term:
+def _issue(warps: int, a_lane: float, least: float, sms: int, clocks: float) -> Term:
     return Term(
         "issue",
-        recording.flops * scale / WARP * per_flop,
+        warps * least,
         "instructions",
         SUB_PARTITIONS * clocks,
-        f"flop / {WARP} lanes x {per_flop:.3g} instructions a flop in the densest block of the "
-        f"machine code / ({sms} SMs x {SUB_PARTITIONS} schedulers x clock)",
+        f"{warps:,} warps x {least:,.1f} instructions, the fewest on ways through the machine code "
+        f"with {a_lane:,.1f} flop a lane / ({sms} SMs x {SUB_PARTITIONS} schedulers x clock)",
     )
 
 

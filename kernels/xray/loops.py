@@ -89,6 +89,16 @@ def _leaves(one: Instruction) -> bool:
     return one.base in JUMPS - {"CALL"} | ENDS | INDIRECT
 
 
+def reachable(graph: list[Block]) -> set[int]:
+    """Return the blocks that the entry leads to."""
+    seen, waiting = set(), [0] if graph else []
+    while waiting:
+        if (number := waiting.pop()) not in seen:
+            seen.add(number)
+            waiting += graph[number].successors
+    return seen
+
+
 def loops(graph: list[Block]) -> list[Loop]:
     """Return the loops of a function, by the address of their headers."""
     bodies: dict[int, set[int]] = {}
@@ -116,18 +126,18 @@ def _dominators(graph: list[Block]) -> list[int]:
     everything = (1 << len(graph)) - 1
     found = [1, *([everything] * (len(graph) - 1))] if graph else []
     before = _predecessors(graph)
-    reachable = _reachable(graph)
+    reached = reachable(graph)
     changed = True
     while changed:
         changed = False
         for number in range(1, len(graph)):
             common = everything
             for previous in before[number]:
-                if previous in reachable:
+                if previous in reached:
                     common &= found[previous]
             if (common := common | 1 << number) != found[number]:
                 found[number], changed = common, True
-    return [bits if number in reachable else 0 for number, bits in enumerate(found)]
+    return [bits if number in reached else 0 for number, bits in enumerate(found)]
 
 
 def _predecessors(graph: list[Block]) -> list[list[int]]:
@@ -136,15 +146,6 @@ def _predecessors(graph: list[Block]) -> list[list[int]]:
         for following in block.successors:
             before[following].append(number)
     return before
-
-
-def _reachable(graph: list[Block]) -> set[int]:
-    seen, waiting = set(), [0] if graph else []
-    while waiting:
-        if (number := waiting.pop()) not in seen:
-            seen.add(number)
-            waiting += graph[number].successors
-    return seen
 
 
 def _reaching(end: int, header: int, before: list[list[int]]) -> set[int]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kernels.xray import loops as flow
+from kernels.xray import ways
 from kernels.xray.disassembly import Instruction
 from kernels.xray.gpus import WARP
 
@@ -196,22 +197,32 @@ class Function:
                 by_line.setdefault((one.file, one.line), []).append(one)
         return [LineMix(*place, mix(found)) for place, found in sorted(by_line.items())]
 
-    @property
-    def instructions_per_flop(self) -> float | None:
-        """The least, over all basic blocks, of a block's instructions by its float operations.
+    def least_instructions(self, flops: float) -> float | None:
+        """Return the fewest instructions that warps issue whose lanes do so many float operations.
 
-        A block is executed as a whole: whatever way a run takes, each float operation of a warp
-        comes with at least this many instructions to issue. None where there is no arithmetic, or
-        where tensor cores do some by instructions whose size is not known here.
+        A warp issues each block at least as often as any of its lanes passes it, so as often as
+        they do on average; and each lane takes a way from the entry to the end of the code. What
+        ways of so many operations come to on average is therefore the least for a warp on average,
+        however its lanes part and meet (`ways`). Instructions whose predicate is false are issued.
+
+        Parameters
+        ----------
+        flops
+            Of a lane, on average over all warps, 32 lanes each.
+
+        Returns
+        -------
+        float or None
+            On average a warp. None where tensor cores do arithmetic by instructions whose size is
+            not known here, or where control goes to places that are not.
         """
         if any(TENSOR.match(_base(name)) and not _tensor_ops(name) for name in self.mix.opcodes):
             return None
-        found = [
-            len(block.instructions) / operations
-            for block in self.blocks
-            if (operations := sum(map(_operations, block.instructions)))
-        ]
-        return min(found, default=None)
+        if (after := ways.successors(self.blocks)) is None:
+            return None
+        costs = [len(block.instructions) for block in self.blocks]
+        gains = [sum(map(_operations, block.instructions)) for block in self.blocks]
+        return ways.least_cost(after, [*costs, 0], [*gains, 0], flops)
 
     def _loop_mix(self, loop: flow.Loop) -> LoopMix:
         header = self.blocks[loop.header].instructions[0]
@@ -269,6 +280,8 @@ def _weight(loop: LoopMix) -> tuple[int, int, int]:
 
 
 def _operations(one: Instruction) -> int:
+    if one.base in ATOMICS:  # the emulator adds where memory does
+        return int(".F" in one.opcode)
     return _tensor_ops(one.opcode) or _per_instruction(_base(_opcode(one)))
 
 

@@ -166,8 +166,8 @@ def report(
     fits = occupancy(
         gpu, threads, kernel.usage.registers, kernel.usage.shared_bytes + dynamic_bytes
     )
-    per_flop = kernel.code.instructions_per_flop if kernel.code else None
-    least = bound(recording, gpu, per_flop) if recording else None
+    instructions = kernel.code.least_instructions if kernel.code else None
+    least = bound(recording, gpu, instructions) if recording else None
     local = None
     if recording and recording.local_arrays and kernel.code:
         local = local_memory(recording, kernel.code, kernel.usage)

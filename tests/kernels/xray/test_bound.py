@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,11 @@ from kernels.xray.gpus import GPUS, Gpu
 # 10 multiprocessors of compute capability 8.0 (64 float32 and 32 float64 lanes) at 1 GHz, memory
 # of 100 GB a second, L2 of 500 bytes a clock.
 SMALL = Gpu("small", "8.0", 10, 1e9, 1 << 20, 100e9, 500)
+
+
+def times(per_flop: float) -> Callable[[float], float]:
+    """Return what machine code says of a lane's operations that has so many instructions each."""
+    return lambda flops: flops * per_flop
 
 
 def seconds(found: Bound) -> dict[str, float]:
@@ -46,7 +52,7 @@ def test_mixed_arrays_count_as_float32():
 
 
 def test_half_precision_has_no_term():
-    found = bound(launch(flops=10**9, arrays=(array(1, dtype="float16"),)), SMALL, 1.0)
+    found = bound(launch(flops=10**9, arrays=(array(1, dtype="float16"),)), SMALL, times(1))
     assert set(seconds(found)) == {"lsu", "l2", "dram"}
     assert "half-precision" in found.left_out["fp32"]
     assert "half-precision" in found.left_out["issue"]
@@ -80,16 +86,30 @@ def test_local_arrays_are_not_counted():
 
 
 def test_issue():
-    """Of 3,200,000 flop a warp does 100,000; with 2.5 instructions each, 4 a clock on 10."""
-    found = bound(launch(flops=3_200_000), SMALL, instructions_per_flop=2.5)
-    assert seconds(found)["issue"] == pytest.approx(250_000 / 40 * 1e-9)
+    """Of 2,560,000 flop a lane of 8,000 warps does 10; 25 instructions a warp, 4 a clock on 10."""
+    found = bound(launch(flops=2_560_000), SMALL, times(2.5))
+    assert seconds(found)["issue"] == pytest.approx(200_000 / 40 * 1e-9)
     assert "issue" not in found.left_out
+    (formula,) = (term.formula for term in found.terms if term.name == "issue")
+    assert formula.startswith("8,000 warps x 25.0 instructions")
+    assert "with 10.0 flop a lane" in formula
+
+
+def test_warps_that_are_not_full_issue_as_whole_ones():
+    """256 threads of 8 blocks are 8 warps each; of 100 threads 4, whose lanes are taken as 128."""
+    asked = []
+    for threads in (256, 100):
+        bound(launch(flops=1000, blocks=8, threads=threads), SMALL, asked.append)
+    assert asked == [1000 / (8 * 8 * 32), 1000 / (8 * 4 * 32)]
 
 
 def test_without_machine_code_there_is_no_issue_term():
     found = bound(launch(flops=1), SMALL)
     assert "issue" not in seconds(found)
-    assert "machine code" in found.left_out["issue"]
+    assert "no machine code" in found.left_out["issue"]
+    unknown = bound(launch(flops=1), SMALL, lambda flops: None)
+    assert "issue" not in seconds(unknown)
+    assert "not known here" in unknown.left_out["issue"]
 
 
 def test_l2_counts_reads_once_and_writes_every_time():
@@ -120,7 +140,7 @@ def test_a_copy_takes_its_bytes_by_the_bandwidth(gpu):
         arrays=(array(read=sectors), array(written=sectors)),
         blocks=1 << 20,
     )
-    found = bound(copy, gpu, instructions_per_flop=None)
+    found = bound(copy, gpu)
     assert found.binds == "dram"
     assert found.seconds == pytest.approx((2 << 30) / gpu.dram_rate)
     assert found.notes == ()
@@ -147,15 +167,15 @@ def test_the_last_round_of_blocks(blocks, said):
 def test_a_sample_is_scaled_up_and_says_so():
     sampled = launch(
         access("shared", requests=1, wavefronts=1000),
-        flops=1000,
+        flops=2560,
         blocks=1000,
         traced=10,
         arrays=(array(read=100),),
     )
-    found = bound(sampled, SMALL, instructions_per_flop=3.2)
+    found = bound(sampled, SMALL, times(4))
     work = {term.name: term.work for term in found.terms}
-    assert work["fp32"] == pytest.approx(100_000)
-    assert work["issue"] == pytest.approx(10_000)
+    assert work["fp32"] == pytest.approx(256_000)
+    assert work["issue"] == pytest.approx(32_000)
     assert work["lsu"] == pytest.approx(100_000)
     assert work["dram"] == 3200, "other blocks may have read the same"
     assert any("10 of 1,000 blocks were traced" in note for note in found.notes)
@@ -178,17 +198,17 @@ def test_the_bound_is_its_largest_term(flops, wavefronts, sectors, blocks):
         blocks=blocks,
         arrays=(array(read=sectors),),
     )
-    found = bound(work, SMALL, 1.5)
+    found = bound(work, SMALL, times(1.5))
     assert found.seconds == max(seconds(found).values()) <= sum(seconds(found).values())
     assert (found.binds is None) == (found.seconds == 0)
     bigger = dataclasses.replace(SMALL, sms=20, dram_rate=200e9, l2_per_clock=1000)
-    assert bound(work, bigger, 1.5).seconds <= found.seconds
+    assert bound(work, bigger, times(1.5)).seconds <= found.seconds
     if blocks >= 20:
-        assert bound(work, bigger, 1.5).seconds == pytest.approx(found.seconds / 2)
+        assert bound(work, bigger, times(1.5)).seconds == pytest.approx(found.seconds / 2)
 
 
 def test_as_json_has_it():
-    found = bound(launch(flops=10, arrays=(array(read=1),)), SMALL, 1.0)
+    found = bound(launch(flops=10, arrays=(array(read=1),)), SMALL, times(0.01))
     read = json.loads(json.dumps(found.to_dict()))
     assert read["binds"] == "dram"
     assert read["seconds"] == found.seconds == read["terms"][0]["seconds"]

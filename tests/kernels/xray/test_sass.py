@@ -38,6 +38,17 @@ extern "C" __global__ void chain(float* x, int n, float b) {
     x[threadIdx.x] = a;
 }
 
+extern "C" __global__ void turns(float* x, int n, float b) {
+    float a = x[threadIdx.x];
+    #pragma unroll 1
+    do {
+        #pragma unroll
+        for (int j = 0; j < 64; j++)
+            a = a * b + 1.5f;
+    } while (--n > 0);
+    x[threadIdx.x] = a;
+}
+
 extern "C" __global__ void copy(const float4* __restrict__ x, float4* y, int n) {
     #pragma unroll 1
     for (int i = threadIdx.x; i < n; i += blockDim.x)
@@ -104,6 +115,10 @@ extern "C" __global__ void __launch_bounds__(1024) spills(float* x) {
     for (int i = 0; i < 70; i++) x[threadIdx.x * 70 + i] = a[i];
 }
 
+extern "C" __global__ void divides(float* x, int n) {
+    for (int i = 0; i < n; i++) x[i] = x[i + n] / x[i];
+}
+
 extern "C" __global__ void straight(float* x) { x[threadIdx.x] += 1; }
 """
 
@@ -135,7 +150,7 @@ def test_a_copy_of_16_bytes_a_thread(arch):
     # ptxas moves constants by HFMA2, which is no arithmetic.
     assert known(arch)["copy"].mix.fma == 0
     assert hot.mix.loads_per_fma is None
-    assert known(arch)["copy"].instructions_per_flop is None
+    assert known(arch)["copy"].least_instructions(100) == known(arch)["copy"].least_instructions(0)
 
 
 @EVERY_ARCH
@@ -190,32 +205,76 @@ def test_the_mix_of_a_line(arch):
 
 
 @EVERY_ARCH
-def test_instructions_a_flop(arch):
-    """64 multiply-adds are 128 operations; the loop has a handful of instructions beside them."""
-    found = known(arch)["chain"].instructions_per_flop
-    assert found == known(arch)["chain"].hot_loop.mix.instructions / 128
-    # One addition in a block of everything that the kernel does.
+@pytest.mark.parametrize("turns", [1, 7, 1000])
+def test_a_loop_of_known_turns_is_counted_exactly(arch, turns):
+    """There is one way of so many turns: what is before the loop, its turns, what is behind it."""
+
+    def issued(code: Function) -> int:
+        once = [one.base for one in code.instructions].index("EXIT") + 1
+        return once + (turns - 1) * a_turn(code)
+
+    def a_turn(code: Function) -> int:
+        (loop,) = loops.loops(code.blocks)
+        return sum(len(code.blocks[number].instructions) for number in loop.blocks)
+
+    code = known(arch)["turns"]
+    assert code.least_instructions(128 * turns) == issued(code)
+    # Another way goes around the loop of `chain`, and costs less before and behind it.
+    code = known(arch)["chain"]
+    assert turns * a_turn(code) < code.least_instructions(128 * turns) <= issued(code)
+
+
+@EVERY_ARCH
+def test_a_loop_takes_along_what_stands_around_its_arithmetic(arch):
+    """Copies, barriers, counters: more than the block of the 32 multiply-adds has by itself."""
+    code = known(arch)["outer_arithmetic"]
+    (dense,) = (
+        block.instructions
+        for block in code.blocks
+        if sum(one.base == "FFMA" for one in block.instructions) == 32
+    )
+    a_turn = code.least_instructions(64 * 1000) - code.least_instructions(64 * 999)
+    assert len(dense) + 2 <= a_turn <= code.hot_loop.mix.instructions
+
+
+@EVERY_ARCH
+def test_code_without_a_loop_is_counted_exactly(arch):
     straight = known(arch)["straight"]
     before_padding = [one.base for one in straight.instructions].index("EXIT") + 1
-    assert straight.instructions_per_flop == before_padding
+    assert straight.least_instructions(1) == before_padding
+    assert straight.least_instructions(0) == before_padding
+
+
+@EVERY_ARCH
+def test_a_division_is_a_subroutine_that_is_found(arch):
+    """`cases` has an indirect jump; `divides` calls what ptxas put behind it by name."""
+    assert known(arch)["cases"].least_instructions(10) is None
+    code = known(arch)["divides"]
+    assert any(one.operands.startswith("$") for one in code.instructions if one.base == "CALL")
+    assert code.least_instructions(1000) > code.least_instructions(0) > 0
 
 
 def test_what_is_not_arithmetic():
-    def code(*opcodes: str) -> Function:
-        made = [Instruction(16 * i, op, "R1,-RZ,RZ,1,1", "", "", 0) for i, op in enumerate(opcodes)]
-        return Function("f", made)
+    def a_flop(*opcodes: str) -> float:
+        """Instructions of a loop of these, and its jump, by their operations; 0 without any."""
+        code = [Instruction(16 * i, op, "R1,-RZ,RZ,1,1", "", "", 0) for i, op in enumerate(opcodes)]
+        code.append(Instruction(16 * len(code), "BRA", "0x0", "@P0", "", 0))
+        code.append(Instruction(16 * len(code), "EXIT", "", "", "", 0))
+        loop = Function("f", code)
+        least = [loop.least_instructions(flops) for flops in (1e6, 2e6)]
+        return None if None in least else (least[1] - least[0]) / 1e6
 
-    assert code("HFMA2.MMA", "FSEL", "F2I.NTZ", "IMAD", "LDG.E").instructions_per_flop is None
-    assert code("FFMA", "HFMA2.MMA").instructions_per_flop == 1
-    assert code("FFMA2", "IMAD").instructions_per_flop == 0.5
-    assert code("DADD", "MUFU.RCP").instructions_per_flop == 1
-    assert code("IMAD", "FADD", "EXIT", "FFMA").instructions_per_flop == 0.5, "the densest block"
-    assert code("FFMA", "QGMMA.64x64x32.F32.E4M3.E4M3").instructions_per_flop is None, "counted?"
+    assert a_flop("HFMA2.MMA", "FSEL", "F2I.NTZ", "IMAD", "LDG.E", "ATOMG.E.ADD") == 0
+    assert a_flop("FFMA", "HFMA2.MMA") == 3 / 2
+    assert a_flop("FFMA2", "IMAD") == 3 / 4
+    assert a_flop("DADD", "MUFU.RCP") == 3 / 2
+    assert a_flop("RED.E.ADD.F32.FTZ.RN.STRONG.GPU") == 2, "the emulator's addition"
+    assert a_flop("FFMA", "QGMMA.64x64x32.F32.E4M3.E4M3") is None, "counted?"
     # 16 x 8 x 16 by 32 threads are 128 operations each.
-    assert code("FADD", "HMMA.16816.F32").instructions_per_flop == 2 / 129
-    assert code("HMMA.16816.F32").mix.tensor == 1
+    assert a_flop("FADD", "HMMA.16816.F32") == 3 / 129
     # 64 x 80 x 16 by 128 threads.
-    assert code("FADD", "HGMMA.64x80x16.F32.BF16").instructions_per_flop == 2 / 1281
+    assert a_flop("FADD", "HGMMA.64x80x16.F32.BF16") == pytest.approx(3 / 1281)
+    assert Mix({"HMMA.16816.F32": 1}).tensor == 1
 
 
 def test_an_empty_mix():

@@ -137,6 +137,31 @@ def test_a_copy_on_the_emulator(tmp_path):
     assert report.kernel.code is None or report.kernel.code.mix.wide_loads == 1
 
 
+def test_a_loop_on_the_emulator(tmp_path):
+    """7 turns: each warp issues all up to the end once, and the loop 6 times more."""
+    path = tmp_path / "turns.cu"
+    path.write_text(
+        "__global__ void turns(float* x, int n, float b) {\n"
+        "    float a = x[blockIdx.x * 64 + threadIdx.x];\n"
+        "    #pragma unroll 1\n"
+        "    do {\n"
+        "        for (int j = 0; j < 16; j++) a = a * b + 1.5f;\n"
+        "    } while (--n > 0);\n"
+        "    x[blockIdx.x * 64 + threadIdx.x] = a;\n"
+        "}\n"
+    )
+    x = np.ones(64 * 100, np.float32)
+    work = session.record(path, (100,), (64,), (x, np.int32(7), np.float32(0.5)), outputs=[x])
+    report = static.of_recording(work, find("h200"))
+    if (code := report.kernel.code) is None:
+        pytest.skip(report.kernel.why_no_code)
+    (loop,) = code.loops
+    once = [one.base for one in code.instructions].index("EXIT") + 1
+    (issue,) = (term for term in report.bound.terms if term.name == "issue")
+    assert issue.work == 200 * (once + 6 * loop.mix.instructions)
+    assert f"200 warps x {once + 6 * loop.mix.instructions}.0 instructions" in issue.formula
+
+
 def test_as_json_has_it(mine):
     read = json.loads(json.dumps(made(mine, measured=1e-3).to_dict()))
     assert read["gpu"]["name"] == "H200 SXM"
