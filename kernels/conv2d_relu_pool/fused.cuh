@@ -1,4 +1,4 @@
-// What the kernels of fused.cu and fused_backward.cu share: the layer, a block's tile of the input
+// What the kernels of fused.cu and fused_backward*.cu share: the layer, a block's tile of the input
 // in shared memory, and how it is filled. The macros are fused.py's.
 #pragma once
 #include "index.cuh"
@@ -23,10 +23,10 @@ static_assert(PITCH >= TILE_W && GROUP >= STEP_H * PITCH, "rows and groups do no
 
 constexpr int FILTER_TILES = (layer.conv.k + FILTERS - 1) / FILTERS;
 constexpr int ROW_TILES = (layer.pooled_p + ROWS - 1) / ROWS;
-// Where the tile is all there is of an image, it is one piece of memory.
+// Where the tile is all there is of an image, it is one piece of memory, but for pads of channels.
 constexpr bool IS_COPY = layer.conv.pad_top == 0 && layer.conv.pad_left == 0 && ROW_TILES == 1 &&
-                         TILE_H == layer.conv.h && TILE_W == layer.conv.w &&
-                         PLANE == layer.conv.h * layer.conv.w && layer.conv.c % CHANNELS == 0;
+                         TILE_H == layer.conv.h && TILE_W == layer.conv.w && PITCH == TILE_W &&
+                         GROUP == STEP_H * PITCH && layer.conv.c % CHANNELS == 0;
 constexpr int FILLED_W = TILE_W + (TILE_W < PITCH && TILE_W % 2);  // it may be read in pairs
 constexpr int LANES = TILE_W > 16 ? 32 : TILE_W > 8 ? 16 : 8;  // of a warp, on one row of the tile
 
@@ -55,8 +55,13 @@ __device__ __forceinline__ void load_image(scalar* to, const scalar* __restrict_
                                            bool in_batch, int c0, int first_row) {
     if (IS_COPY) {
         const scalar* from = x + x_offset(layer.conv, n, c0, 0, 0);
-        for (int i = threadIdx.x; i < CHANNELS * PLANE; i += THREADS) {
-            to[i] = in_batch ? from[i] : scalar(0);
+        constexpr int channel = TILE_H * TILE_W, elements = CHANNELS * channel;
+#pragma unroll 4
+        for (int done = 0; done < elements; done += THREADS) {
+            const int i = done + threadIdx.x;
+            if (i < elements) {
+                to[i / channel * PLANE + i % channel] = in_batch ? from[i] : scalar(0);
+            }
         }
         return;
     }
