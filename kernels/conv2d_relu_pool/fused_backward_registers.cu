@@ -71,10 +71,14 @@ __device__ __forceinline__ void load_seen(Seen& seen, const scalar* from) {
 }
 
 // Add a window's products: of the places from PLACE on, which of 2 x BIT it is says the byte at
-// `shift` of `places`. A closed ReLU's bits are all set, so that only an odd place has to ask.
+// `shift` of `places`. A closed ReLU has all bits set: an odd place has to ask whether it is one.
+// Two things are for the compiler. Every odd place asks, not the last alone: a branch between
+// products and products becomes conditions on all of them. And of two branches that test one bit
+// the first tests the closed ReLU's with it: a test that both share is two instructions, not one.
 template <int BIT, int PLACE>
 __device__ __forceinline__ void add_window(scalar (&sums)[S], unsigned places, int shift,
                                            scalar gradient, const Seen& seen) {
+    constexpr unsigned closed = 0x80, bits = BIT == 1 && PLACE % 4 == 0 ? BIT | closed : BIT;
     if constexpr (PLACE >= WINDOW) {
         return;
     } else if constexpr (BIT == 0) {
@@ -83,9 +87,9 @@ __device__ __forceinline__ void add_window(scalar (&sums)[S], unsigned places, i
             const int col = PLACE % layer.pool_s * layer.conv.stride_w + s * layer.conv.dilation_w;
             sums[s] += gradient * seen[PLACE / layer.pool_s][col];
         }
-    } else if (!(places & (PLACE & 2 * BIT ? BIT : BIT | 0x80u) << shift)) {
+    } else if (!(places & bits << shift)) {
         add_window<BIT / 2, PLACE>(sums, places, shift, gradient, seen);
-    } else if (BIT > 1 || !(places & 0x80u << shift)) {
+    } else if (BIT > 1 || !(places & closed << shift)) {
         add_window<BIT / 2, PLACE + BIT>(sums, places, shift, gradient, seen);
     }
 }
@@ -176,14 +180,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             }
         }
         __syncthreads();  // a tap's sum is in several threads
-        for (int i = threadIdx.x; i < MERGED; i += THREADS) {
-            const Index4 at = unflatten(i, TEAMS, 4, FIBERS * S);  // 0, team, filter, tap
-            const int filter = k0 + at.b * OWN + k + at.c;
-            const bool in_filter = filter < layer.conv.k && at.d < taps;
-            if (in_filter) {
-                scalar sum = 0;
-                for (int other = 0; other < SHARES; other++) sum += merged[other * MERGED + i];
-                partial[slice * pitch + w_offset(layer.conv, filter, c0, 0, 0) + at.d] = sum;
+#pragma unroll 1
+        for (int i = warp; i < TEAMS * 4; i += THREADS / 32) {  // a warp a filter
+            const int filter = k0 + i / 4 * OWN + k + i % 4;
+            const int to = slice * pitch + w_offset(layer.conv, filter, c0, 0, 0);
+#pragma unroll 4
+            for (int done = 0; done < FIBERS * S; done += 32) {
+                const int tap = done + lane;
+                const bool in_filter = filter < layer.conv.k && tap < taps;
+                if (in_filter) {
+                    scalar sum = 0;
+                    for (int other = 0; other < SHARES; other++) {
+                        sum += merged[other * MERGED + i * FIBERS * S + tap];
+                    }
+                    partial[to + tap] = sum;
+                }
             }
         }
         __syncthreads();  // the next filters' sums overwrite what others still read

@@ -20,7 +20,7 @@ MOST_UNROLLED = 4096
 MOST_THREADS = {"forward": 256, "backward_data": 256, "backward_filter": 512}
 # The filter's gradient with x in registers: the sums of a thread, in bytes, threads for which there
 # are registers, and lanes of a warp that have to be of use.
-REUSE_SUMS, REUSE_THREADS, REUSE_LANES = 160, 320, 24
+REUSE_SUMS, REUSE_THREADS, REUSE_LANES = 160, 256, 24
 # Shared memory of a block, bytes: two fit a multiprocessor of every GPU since Turing.
 ROOM = 32 << 10
 # Blocks that are several, or one, for each of the largest GPU's 132 multiprocessors.
