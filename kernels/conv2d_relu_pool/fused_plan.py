@@ -208,8 +208,8 @@ def _backward_filter_registers(shape: BlockShape, itemsize: int) -> Plan | None:
         or shape.pool_r * (seen_w + 1) * itemsize > MOST_ROW
     ):
         return None
-    tile, teams, pair = Tile(shape, shape.pooled_p, 1, shape.c), ceil_div(shape.k, own), 2
-    pair -= step_w % 2
+    tile, teams = Tile(shape, shape.pooled_p, 1, shape.c), ceil_div(shape.k, own)
+    pair = 2 - step_w % 2  # elements that are read at a time
     while True:
         tile = tile.with_pitch(ceil_div(tile.extent[1], pair) * pair)
         fibers, filters = tile.channels * shape.r, teams * own

@@ -212,6 +212,21 @@ def test_a_branch_on_the_winners_place_is_known_to_be_a_warps(arch):
     assert sum(opcode.startswith("LDS") for opcode in opcodes) <= 2
 
 
+# One place, an odd number of them, more than a warp's (c,r); windows that no share has alike.
+REUSED = [
+    BlockShape.of((3, 8, 9, 9), (21, 8, 3, 5), pool=(1, 1)),
+    BlockShape.of((3, 8, 9, 22), (21, 8, 4, 5), stride=(2, 1), padding=1, pool=(1, 5)),
+    BlockShape.of((2, 20, 17, 14), (9, 20, 3, 3), dilation=(1, 2), pool=(3, 3)),
+]
+
+
+@emulated
+@pytest.mark.parametrize("shape", REUSED)
+def test_any_window_by_x_in_registers(shape):
+    assert "OWN" in fused_plan.make("backward_filter", shape, 4).defines
+    assert [result.message for result in judged(shape, ["backward_filter"])] == [""]
+
+
 @emulated
 def test_reads_of_shared_memory_for_a_product():
     recording = xray.record_pass(ROW, "backward_filter", BLOCKS[1])[0]
