@@ -34,11 +34,11 @@ struct Tile {
 
     static constexpr int FILTER_TILES = (cut.layer.conv.k + cut.filters - 1) / cut.filters;
     static constexpr int ROW_TILES = (cut.layer.pooled_p + cut.rows - 1) / cut.rows;
-    // Where the tile is all there is of an image, it is one piece of memory.
+    // Where the tile is all there is of an image, a channel is one piece of memory.
     static constexpr bool IS_COPY =
         cut.layer.conv.pad_top == 0 && cut.layer.conv.pad_left == 0 && ROW_TILES == 1 &&
-        TILE_H == cut.layer.conv.h && TILE_W == cut.layer.conv.w &&
-        PLANE == cut.layer.conv.h * cut.layer.conv.w && cut.layer.conv.c % cut.channels == 0;
+        TILE_H == cut.layer.conv.h && TILE_W == cut.layer.conv.w && cut.pitch == TILE_W &&
+        cut.group == STEP_H * cut.pitch && cut.layer.conv.c % cut.channels == 0;
     // It may be read in pairs.
     static constexpr int FILLED_W = TILE_W + (TILE_W < cut.pitch && TILE_W % 2);
     static constexpr int LANES = TILE_W > 16 ? 32 : TILE_W > 8 ? 16 : 8;  // of a warp, on one row
@@ -71,8 +71,13 @@ struct Tile {
                                                 bool in_batch, int c0, int first_row) {
         if (IS_COPY) {
             const scalar* from = x + x_offset(cut.layer.conv, n, c0, 0, 0);
-            for (int i = threadIdx.x; i < cut.channels * PLANE; i += THREADS) {
-                to[i] = in_batch ? from[i] : scalar(0);
+            constexpr int channel = TILE_H * TILE_W, elements = cut.channels * channel;
+#pragma unroll 4
+            for (int done = 0; done < elements; done += THREADS) {
+                const int i = done + threadIdx.x;
+                if (i < elements) {
+                    to[i / channel * PLANE + i % channel] = in_batch ? from[i] : scalar(0);
+                }
             }
             return;
         }

@@ -1,8 +1,9 @@
 """Convolution, bias, ReLU and max-pooling in one launch, compiled for the layer (`fused.cu`).
 
-The gradients go through the argmax alone (`fused_backward.cu`, `fused_backward_data.cu`). A layer
-with little work for an image, or one that fits no tile (`fused_plan.py`), takes `fused_general.cu`,
-which is compiled once for all of them.
+The gradients go through the argmax alone (`fused_backward_data.cu`; for the filter's
+`fused_backward_registers.cu`, or `fused_backward.cu` where channels are few). A layer with little
+work for an image, or one that fits no tile (`fused_plan.py`), takes `fused_general.cu`, which is
+compiled once for all of them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,14 @@ def _tiles(direction: str) -> list[dict[str, int | str]]:
 
 
 source = CudaSource("conv2d_relu_pool/fused.cu", _tiles("forward"))
-filter_source = CudaSource("conv2d_relu_pool/fused_backward.cu", _tiles("backward_filter"))
+filter_source = CudaSource(
+    "conv2d_relu_pool/fused_backward.cu",
+    [tile for tile in _tiles("backward_filter") if "OWN" not in tile],
+)
+registers_source = CudaSource(
+    "conv2d_relu_pool/fused_backward_registers.cu",
+    [tile for tile in _tiles("backward_filter") if "OWN" in tile],
+)
 data_source = CudaSource("conv2d_relu_pool/fused_backward_data.cu", _tiles("backward_data"))
 general_source = CudaSource("conv2d_relu_pool/fused_general.cu", THREADS=THREADS)
 
@@ -116,7 +124,8 @@ def _launch_filter(
         _launch_general("backward_filter", args, partial.size)
         return
     name = "conv2d_relu_pool_fused_backward_filter"
-    kernel = filter_source.kernel(name, like=x, **plan.defines)
+    compiled = registers_source if "OWN" in plan.defines else filter_source
+    kernel = compiled.kernel(name, like=x, **plan.defines)
     args = (*args, pitch, np.int32(bias_at))
     kernel((plan.tiles * int(slices),), (plan.threads,), args, shared_mem=plan.shared_bytes)
 

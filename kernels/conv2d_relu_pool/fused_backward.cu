@@ -5,8 +5,9 @@
 // A thread owns the S taps of one (k,c,r), for every SHARES-th window of every `slices`-th image.
 // Against conv2d's gradient: one convolution output in POOL_R x POOL_S has a gradient, and only
 // those are summed. Where a winner is, is data: each product reads x anew, so shared memory's loads
-// are the limit, not the arithmetic. Slices and shares are added in one order, without atomics.
-// Limits: what the macros' tile fits, as for fused.cu; its rows are all rows.
+// are the limit, not the arithmetic; fused_backward_registers.cu is for layers of more (c,r).
+// Slices and shares are added in one order, without atomics. Limits: what the macros' tile fits, as
+// for fused.cu; its rows are all rows.
 #include "conv2d_relu_pool/fused_backward.cuh"
 
 // FIBER_LANES of the fibers of a filter, or more, are lanes: where a warp has one filter alone, all

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
-from kernels.shapes import BlockShape
+from kernels.shapes import CLOSED, BlockShape
 from kernels.source import ceil_div
 
 # Compiling takes about a second: not for layers with fewer multiply-adds an image than this.
@@ -19,6 +19,9 @@ MOST_SUMS = {"forward": 256, "backward_data": 480}
 MOST_ROW = 192
 MOST_UNROLLED = 4096
 MOST_THREADS = {"forward": 256, "backward_data": 256, "backward_filter": 512}
+# The filter's gradient with x in registers: the sums of a thread, in bytes, threads for which there
+# are registers, and lanes of a warp that have to be of use.
+REUSE_SUMS, REUSE_THREADS, REUSE_LANES = 160, 256, 24
 # Shared memory of a block, bytes: two fit a multiprocessor of every GPU since Turing.
 ROOM = 32 << 10
 # Blocks that are several, or one, for each of the largest GPU's 132 multiprocessors.
@@ -355,6 +358,72 @@ def _pair_backward_of(
 
 
 def _backward_filter(shape: BlockShape, itemsize: int) -> Plan | None:
+    return _backward_filter_registers(shape, itemsize) or _backward_filter_shared(shape, itemsize)
+
+
+def _backward_filter_registers(shape: BlockShape, itemsize: int) -> Plan | None:
+    """Return the plan of `fused_backward_registers.cu`."""
+    window, windows = shape.pool_r * shape.pool_s, shape.pooled_p * shape.pooled_q
+    step_w = shape.pool_s * shape.stride_w
+    seen_w = step_w - shape.stride_w + shape.conv.window[1]
+    own = max(min(REUSE_SUMS // (shape.s * itemsize), shape.k + 3, 32) // 4 * 4, 4)
+    if (
+        window > CLOSED // 2
+        or own * window * shape.s > MOST_UNROLLED
+        or own * shape.s * itemsize > MOST_SUMS["forward"]
+        or shape.pool_r * (seen_w + 1) * itemsize > MOST_ROW
+    ):
+        return None
+    tile, teams = Tile(shape, shape.pooled_p, 1, shape.c), ceil_div(shape.k, own)
+    pair = 2 - step_w % 2  # elements that are read at a time
+    while True:
+        tile = tile.with_pitch(ceil_div(tile.extent[1], pair) * pair)
+        fibers, filters = tile.channels * shape.r, teams * own
+        share_lanes = teams * _whole_warps(fibers)
+        merged = (4 * teams * fibers * shape.s + filters) * itemsize  # a share's, at a time
+        # Windows in full rounds, and rather more threads than more rounds.
+        shares = min(
+            range(max(min(REUSE_THREADS // share_lanes, ROOM // merged), 1), 0, -1),
+            key=lambda n: ceil_div(windows, n) * (n + 2),
+        )
+        spacing = windows * (filters + 4 if filters % 8 == 0 else filters)
+
+        def room(tile: Tile) -> int:
+            loaded = (spacing + tile.image) * itemsize + spacing  # noqa: B023
+            return max(loaded, shares * merged)  # noqa: B023
+
+        if share_lanes <= REUSE_THREADS and room(tile) <= ROOM:
+            break
+        if teams > 1:
+            teams = ceil_div(teams, 2)
+        elif tile.channels > 1:
+            tile = tile._replace(channels=ceil_div(tile.channels, 2))
+        else:
+            return None
+    if fibers * 32 < REUSE_LANES * _whole_warps(fibers):
+        return None
+
+    def is_free(tile: Tile) -> bool:
+        reads = [
+            c * tile.plane + r * shape.dilation_h * tile.pitch
+            for c, r in _places(tile.channels, shape.r)
+        ]
+        return room(tile) <= ROOM and _is_free(reads, pair, itemsize)
+
+    tile = _first(
+        (
+            tile.with_pitch(tile.pitch + more, plane_pad=pad)
+            for more, pad in _places(range(0, 17, pair), range(0, 33, pair))
+        ),
+        is_free,
+    )
+    tiles = ceil_div(shape.k, filters) * ceil_div(shape.c, tile.channels)
+    defines = tile.defines(itemsize, 1, filters) | {"SHARES": shares, "OWN": own}
+    return Plan(defines, 1, tiles, shares * share_lanes, room(tile))
+
+
+def _backward_filter_shared(shape: BlockShape, itemsize: int) -> Plan | None:
+    """Return the plan of `fused_backward.cu`."""
     tile, filters = Tile(shape, shape.pooled_p, 1, shape.c), shape.k
     while True:
         tile = tile.with_pitch(tile.extent[1])

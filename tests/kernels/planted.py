@@ -72,6 +72,7 @@ _FILES = {
     ("avg", "source"): "pool2d/avg.cu",
     ("fused", "source"): "conv2d_relu_pool/fused.cu",
     ("fused", "filter_source"): "conv2d_relu_pool/fused_backward.cu",
+    ("fused", "registers_source"): "conv2d_relu_pool/fused_backward_registers.cu",
     ("fused", "data_source"): "conv2d_relu_pool/fused_backward_data.cu",
 }
 
@@ -352,4 +353,11 @@ PLANTS = (
            source="data_source"),
     _plant("filter gradient one window on", "fused", "window % layer.pooled_q",
            "(window + 1) % layer.pooled_q", source="filter_source"),
+    _plant("one place for two", "fused", "add_window<BIT / 2, PLACE + BIT>",
+           "add_window<BIT / 2, PLACE>", source="registers_source"),
+    _plant("no share but the first", "fused", "other < SHARES; other++) {",
+           "other < 1; other++) {", source="registers_source"),
+    _plant("sums of four filters over those before", "fused",
+           "__syncthreads();  // the next filters' sums overwrite what others still read", "",
+           source="registers_source"),
 )  # fmt: skip

@@ -18,6 +18,13 @@ FILES = {
     "backward_filter": fused.filter_source,
     "backward_data": fused.data_source,
 }
+
+
+def file_of(direction, plan):
+    """The .cu file that a plan is of."""
+    return (fused.registers_source if "OWN" in plan.defines else FILES[direction]).path
+
+
 BLOCKS = [BlockShape(*cases.LENET[name]) for name in ("block1", "block2")]
 
 emulated = pytest.mark.skipif(emulator.problem() is not None, reason=str(emulator.problem()))
@@ -159,7 +166,7 @@ def test_the_machine_code(shape, direction, n):
     plan = fused_plan.make(direction, shape._replace(n=n), 4)
     try:
         kernel = static.compiled(
-            FILES[direction].path, f"conv2d_relu_pool_fused_{direction}", "sm_90", plan.defines,
+            file_of(direction, plan), f"conv2d_relu_pool_fused_{direction}", "sm_90", plan.defines,
             (ROOT,),
         )  # fmt: skip
     except resources.NvrtcMissingError as error:
@@ -169,8 +176,79 @@ def test_the_machine_code(shape, direction, n):
     assert static.report(kernel, find("h200"), plan.threads, plan.shared_bytes).occupancy.blocks > 1
     if kernel.code is None:
         pytest.skip(kernel.why_no_code)
-    # All that is between the first product and the last: the first layer's loop has one round.
+    opcodes = between_products(kernel)
+    least = {"forward": 0.9, "backward_data": 0.84, "backward_filter": 0.2}[direction]
+    assert opcodes.count("FFMA") > least * len(opcodes)
+
+
+def between_products(kernel):
+    """All that is between the first product and the last: the first layer's loop has one round."""
     opcodes = [one.opcode for one in kernel.code.instructions]
     products = [i for i, opcode in enumerate(opcodes) if opcode == "FFMA"]
-    share = len(products) / (products[-1] + 1 - products[0])
-    assert share > {"forward": 0.9, "backward_data": 0.84, "backward_filter": 0.2}[direction]
+    return opcodes[products[0] : products[-1] + 1]
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_120"])
+def test_a_branch_on_the_winners_place_is_known_to_be_a_warps(arch):
+    plan = fused_plan.make("backward_filter", BLOCKS[1]._replace(n=8192), 4)
+    assert plan.defines["OWN"] == 8
+    try:
+        kernel = static.compiled(
+            fused.registers_source.path, "conv2d_relu_pool_fused_backward_filter", arch,
+            plan.defines, (ROOT,),
+        )  # fmt: skip
+    except resources.NvrtcMissingError as error:
+        pytest.skip(str(error))
+    usage = kernel.usage
+    assert (usage.spill_stores, usage.spill_loads, usage.stack_bytes) == (0, 0, 0)
+    if kernel.code is None:
+        pytest.skip(kernel.why_no_code)
+    opcodes = between_products(kernel)
+    products = opcodes.count("FFMA")
+    assert products == 8 * 4 * 5  # filters, places, taps
+    assert products > 0.55 * len(opcodes)
+    # Lanes that may part have to be brought together again: by BSSY and BSYNC.
+    assert not {"BSSY", "BSYNC"} & {opcode.partition(".")[0] for opcode in opcodes}
+    assert sum(opcode.startswith("LDS") for opcode in opcodes) <= 2
+
+
+# One place, an odd number of them, more than a warp's (c,r); windows that no share has alike.
+REUSED = [
+    BlockShape.of((3, 8, 9, 9), (21, 8, 3, 5), pool=(1, 1)),
+    BlockShape.of((3, 8, 9, 22), (21, 8, 4, 5), stride=(2, 1), padding=1, pool=(1, 5)),
+    BlockShape.of((2, 20, 17, 14), (9, 20, 3, 3), dilation=(1, 2), pool=(3, 3)),
+]
+
+
+@emulated
+@pytest.mark.parametrize("shape", REUSED)
+def test_any_window_by_x_in_registers(shape):
+    assert "OWN" in fused_plan.make("backward_filter", shape, 4).defines
+    assert [result.message for result in judged(shape, ["backward_filter"])] == [""]
+
+
+@emulated
+def test_reads_of_shared_memory_for_a_product():
+    recording = xray.record_pass(ROW, "backward_filter", BLOCKS[1])[0]
+    reads = [one for one in recording.accesses if (one.space, one.operation) == ("shared", "read")]
+    lanes = BLOCKS[1].c * BLOCKS[1].r  # of a warp
+    products = recording.flops / 2 / lanes
+    # With x from shared memory each product of a warp reads once, and a winner's five once more.
+    assert sum(read.wavefronts for read in reads) < 0.8 * products
+
+
+@emulated
+@pytest.mark.parametrize("shape", BLOCKS)
+def test_what_is_not_finite_counts_only_where_it_has_won(shape):
+    rng = np.random.default_rng(3)
+    x, dy, argmax = check.make_inputs("conv2d_relu_pool", "backward_filter", shape, "float32", rng)
+    for value in (np.inf, np.nan):
+        x[0] = value
+        argmax[0] = CLOSED
+        dw = np.empty(shape.filter_shape, np.float32)
+        fused.backward_filter(x, dy, argmax, dw, shape)
+        assert np.isfinite(dw).all()
+        argmax[0, 1, 2, 3] = 1
+        fused.backward_filter(x, dy, argmax, dw, shape)
+        assert np.isfinite(np.delete(dw, 1, axis=0)).all()
+        assert not np.isfinite(dw[1]).any()
