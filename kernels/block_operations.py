@@ -110,6 +110,11 @@ def conv2d_relu_pool_backward_data(
     ------
     TypeError, ValueError
         As for `conv2d_relu_pool`, and for a dy or an argmax that does not have the output's shape.
+
+    Notes
+    -----
+    The kernel ``"fused"`` lays each window's filter at all of its places, with zeros for all but
+    the winner's: a weight that is not finite makes NaN of all that the window sees.
     """
     operation = OPERATION + "_backward_data"
     checks.array(operation, "dy", dy, "NKPQ")

@@ -61,6 +61,13 @@ def conv2d(
     ValueError
         A wrong rank, extent or layout, an unknown kernel, a filter larger than the padded input,
         a tensor past 2**31 elements, or a workspace past its limit.
+
+    Notes
+    -----
+    Kernels round differently, within a derived bound (`kernels.compare`), and what overflows in one
+    need not in another: ``"winograd"``, which ``"auto"`` may choose for 3x3 filters on a GPU, adds
+    up to four values of x before it multiplies, and gives NaN for a whole tile of outputs that sees
+    an infinite x, or one beyond a quarter of the dtype's largest number.
     """
     operation = "conv2d"
     _check_conv2d(operation, x, w)

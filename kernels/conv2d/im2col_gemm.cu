@@ -1,9 +1,10 @@
 // Y = W X_col + b, dX_col = W^T dY, dW = dY X_col^T, with X_col[(c,r,s)][(i,p,q)] =
-// x[first+i,c,h,w] x (N,C,H,W); X_col (C*R*S, images*P*Q); Y and dY (K, images*P*Q); columns of all
-// images side by side, so that one matrix product serves a whole slice of the batch One thread an
-// element of what is written, the last dimension fastest: stores are consecutive. Against direct
-// convolution: x is copied R*S times over, to hand all arithmetic to cuBLAS. `images` from `first`
-// on are worked on: the caller cuts the batch to its workspace.
+// x[first+i,c,h,w]
+// x (N,C,H,W), X_col (C*R*S, images*P*Q), Y and dY (K, images*P*Q): columns of all images side by
+// side, so that one matrix product serves a whole slice of the batch
+// One thread an element of what is written, the last dimension fastest: stores are consecutive.
+// Against direct convolution: x is copied R*S times over, to hand all arithmetic to cuBLAS.
+// Limits: `images` from `first` on are worked on; the caller cuts the batch to its workspace.
 #include "index.cuh"
 
 // A thread owns one output place of one channel and writes the column entries of all its taps.

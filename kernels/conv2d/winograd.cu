@@ -3,8 +3,9 @@
 // A block owns 32 filters x 32 tiles of 2x2 outputs; a warp 2 of the 16 points, a lane 8 x 4 sums.
 // Against register_tiled: 16 products for 4 outputs of a channel, not 36. Filters are transformed
 // once, tiles on their way to shared memory; no transformed image is stored. Limits: 3x3, stride
-// and dilation 1. An infinite input makes NaN of its tile. Images of odd width are read one word a
-// lane, 2 columns apart: 8 sectors a request where 4 would do.
+// and dilation 1. An infinite input makes NaN of its tile, and so may one beyond a quarter of the
+// largest float, of which four are added. Images of odd width are read one word a lane, 2 columns
+// apart: 8 sectors a request where 4 would do.
 //
 // After Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016. Its error: in
 // one dimension y0 = (d0-d2) g0 + (d1+d2)(g0+g1+g2)/2 + (d2-d1)(g0-g1+g2)/2. With magnitudes
