@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kernels import cases
-from kernels.conv2d_relu_pool import fused_plan
+from kernels.conv2d_relu_pool import fused_pair_plan, fused_plan
 from kernels.shapes import BlockShape
 from kernels.source import CudaSource, ceil_div
 from kernels.training.batch import Gather
@@ -28,15 +28,15 @@ def _tiles(make: Callable[..., Any], *images: int) -> list[dict[str, int | str]]
     return [plan.defines for plan in plans if plan]
 
 
-source = CudaSource("conv2d_relu_pool/fused_pair.cu", _tiles(fused_plan.make_pair, 256))
+source = CudaSource("conv2d_relu_pool/fused_pair.cu", _tiles(fused_pair_plan.make, 256))
 backward_source = CudaSource(
-    "conv2d_relu_pool/fused_pair_backward.cu", _tiles(fused_plan.make_pair_backward, 256, 8192)
+    "conv2d_relu_pool/fused_pair_backward.cu", _tiles(fused_pair_plan.make_backward, 256, 8192)
 )
 
 
 def takes(first: BlockShape, second: BlockShape, itemsize: int) -> bool:
     """Tell whether `forward` takes these layers."""
-    return fused_plan.make_pair(first, second, itemsize) is not None
+    return fused_pair_plan.make(first, second, itemsize) is not None
 
 
 def forward(
@@ -56,7 +56,7 @@ def forward(
     first, second
         The blocks' shapes, which `takes` takes.
     """
-    plan = fused_plan.make_pair(first, second, batch.x.dtype.itemsize)
+    plan = fused_pair_plan.make(first, second, batch.x.dtype.itemsize)
     if plan is None:
         raise ValueError(f"fused_pair.forward: cannot take {first} and {second}; see takes")
     kernel = source.kernel("conv2d_relu_pool_fused_pair", like=batch.x, **plan.defines)
@@ -66,7 +66,7 @@ def forward(
 
 def slices(first: BlockShape, second: BlockShape, itemsize: int) -> int:
     """Return how many slices `backward` writes; 0 where it does not take these layers."""
-    plan = fused_plan.make_pair_backward(first, second, itemsize)
+    plan = fused_pair_plan.make_backward(first, second, itemsize)
     if plan is None:
         return 0
     return min(ceil_div(fused_plan.WANTED_BLOCKS, plan.tiles), ceil_div(first.n, plan.images))
@@ -91,7 +91,7 @@ def backward(
     first, second
         The blocks' shapes.
     """
-    plan = fused_plan.make_pair_backward(first, second, x.dtype.itemsize)
+    plan = fused_pair_plan.make_backward(first, second, x.dtype.itemsize)
     if plan is None:
         raise ValueError(f"fused_pair.backward: cannot take {first} and {second}; see slices")
     name = "conv2d_relu_pool_fused_pair_backward"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels import cases, compare, emulator, resources, xray
-from kernels.conv2d_relu_pool import fused, fused_pair, fused_plan
+from kernels.conv2d_relu_pool import fused, fused_pair, fused_pair_plan, fused_plan
 from kernels.shapes import BlockShape
 from kernels.source import ROOT, CudaSource
 from kernels.training import batch, shuffle
@@ -138,15 +138,15 @@ def few_blocks(monkeypatch):
     """As of a batch that is large for the GPU: blocks of several images, and groups of these."""
     monkeypatch.setattr(fused_plan, "MULTIPROCESSORS", 1)
     monkeypatch.setattr(fused_plan, "WANTED_BLOCKS", 2)
-    fused_plan.make_pair_backward.cache_clear()
+    fused_pair_plan.make_backward.cache_clear()
     yield
-    fused_plan.make_pair_backward.cache_clear()
+    fused_pair_plan.make_backward.cache_clear()
 
 
 @pytest.mark.usefixtures("few_blocks")
 def test_blocks_that_take_several_groups_of_images():
     first, second = PAIRS["lenet"]
-    plan = fused_plan.make_pair_backward(first, second, 4)
+    plan = fused_pair_plan.make_backward(first, second, 4)
     assert plan.images > 1
     assert first.n > fused_pair.slices(first, second, 4) * plan.images
     assert first.n % plan.images
