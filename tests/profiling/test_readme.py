@@ -1,4 +1,4 @@
-"""The README's code runs, and its ladder and commands are those there are."""
+"""The README's code runs; its ladder, and the documents' commands and links, are there."""
 
 import re
 
@@ -8,6 +8,7 @@ from kernels import emulator, table
 from profiling import machine
 
 README = (machine.ROOT / "README.md").read_text()
+DOCUMENTS = [*machine.ROOT.glob("*.md"), *machine.ROOT.glob("docs/*.md")]
 MAKEFILE = (machine.ROOT / "Makefile").read_text()
 
 
@@ -28,8 +29,16 @@ def test_the_ladder_has_every_kernel_of_a_gpu():
             assert (machine.ROOT / "kernels" / file[1]).is_file(), file[1]
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(document):
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+        assert (document.parent / link).exists(), link
+
+
 def test_every_make_target_named_exists():
-    named = set(re.findall(r"`make ([a-z-]+)", README))
+    named = {
+        target for path in DOCUMENTS for target in re.findall(r"`make ([a-z-]+)", path.read_text())
+    }
     there = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     assert named
     assert named <= there
