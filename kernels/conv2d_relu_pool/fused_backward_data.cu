@@ -13,7 +13,8 @@
 using Gradient = DataGradient<the_cut>;
 constexpr int THREADS = Gradient::THREADS;
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// The 1: without it ptxas aims at fewer registers, and spills for it.
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     conv2d_relu_pool_fused_backward_data(const scalar* __restrict__ dy,
                                          const unsigned char* __restrict__ argmax,
                                          const scalar* __restrict__ w, scalar* __restrict__ dx,
