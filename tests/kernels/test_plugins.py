@@ -131,8 +131,8 @@ def test_a_pass_that_a_kernel_lacks_is_refused(folder):
         ('Row("conv2d", "a", "cuda_c", "a", ("cpu",), ("forward",), "")', "some of 'emulator'"),
         ('Row("conv2d", "a", "numba", "a", ("cpu",), (), "")', "the passes (); expected"),
         ('Row("conv2d", "tiled", "numba", "a", ("cpu",), ("forward",), "")', "already, in the lab"),
-        ("1 / 0", "rows.py: ZeroDivisionError: division by zero"),
-        ("(", "rows.py: SyntaxError: "),
+        ("1 / 0", "rows.py:2: ZeroDivisionError: division by zero"),
+        ("(", "rows.py:2: SyntaxError: "),
     ],
 )
 def test_a_bad_row_is_named(row, told, folder, capsys):
@@ -151,6 +151,50 @@ def test_every_command_line_names_a_bad_row(folder):
         done = python(*words)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "expected a kernels.table.Row" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1 / 0\n", "my_idea.py:{line}: ZeroDivisionError: division by zero"),
+        ("import helper\n", "my_idea.py:{line}: ModuleNotFoundError: No module named 'helper'"),
+        ("def f(:\n", "my_idea.py:{line}: SyntaxError: "),
+        ("from . import other\n", "other.py:2: ValueError: two\\nlines"),
+    ],
+)
+def test_a_module_that_raises_is_named(text, told, folder, capsys, monkeypatch):
+    main(["new", "conv2d", "my_idea", "--plugin", str(folder)])
+    plugins.use(folder)
+    file = folder / "my_idea.py"
+    line = file.read_text().count("\n") + 1
+    file.write_text(file.read_text() + text)
+    (folder / "other.py").write_text('# raises\nraise ValueError("two\\nlines")\n')
+    monkeypatch.setattr(table, "_ROWS", ())  # so that --resources compiles none of the lab's
+    capsys.readouterr()
+    for words in (["check", "my_idea"], ["xray", "my_idea"], ["list", "--resources"]):
+        assert main(words) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.startswith(f"{words[0]}: {folder}/{told.format(line=line)}")
+        assert shown.err.count("\n") == 1
+
+
+def test_a_row_without_its_module_is_named(folder, capsys):
+    write_rows(folder, 'Row("conv2d", "gone", "numpy", "gone", ("cpu",), ("forward",), "")')
+    assert main(["check", "gone"]) == 2
+    assert capsys.readouterr().err == (
+        "check: row 'gone': ModuleNotFoundError: No module named 'gone'\n"
+    )
+
+
+def test_the_trainer_names_a_module_that_raises(folder):
+    main(["new", "conv2d", "my_idea", "--plugin", str(folder)])
+    (folder / "my_idea.py").write_text("1 / 0\n")
+    words = ("lenet", "train", "--conv", "my_idea", "--pool", "max", "--plugin", folder)
+    done = python(*words)
+    assert (done.returncode, done.stderr) == (
+        2, f"lenet: error: {folder}/my_idea.py:1: ZeroDivisionError: division by zero\n"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
