@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from kernels import explain, list_resources, new, plugins, table, tune
+from kernels import explain, list_resources, new, output, plugins, table, tune
 from kernels.exercises import cli as exercises
 from kernels.one_line import Parser, one_line
 from kernels.source import SCALARS
@@ -123,7 +123,9 @@ def main(argv: list[str] | None = None) -> int:
     except plugins.PluginError as error:
         print(f"{args.command}: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # a path that the system does not take, a pipe that was closed
+    except BrokenPipeError:
+        raise  # for `output.run`
+    except OSError as error:  # a path that the system does not take
         named = one_line(str(error.filename or "output"))
         print(f"{args.command}: {named}: {error.strerror}", file=sys.stderr)
         return 2
@@ -339,4 +341,4 @@ def _record(result: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(output.run(main))
