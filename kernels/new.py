@@ -83,7 +83,8 @@ def _write(operation: str, name: str, numba: bool, folder: Path | None) -> tuple
         )
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise NewError(
-            f"{name!r} is no name for a kernel: expected a-z, 0-9 and _, such as my_idea"
+            f"{name!r} is no name for a kernel: expected a-z, 0-9 and _, and no Python keyword, "
+            "such as my_idea"
         )
     row = f"{name}_numba" if numba and not name.endswith("_numba") else name
     if folder is not None and (folder / "rows.py").exists():

@@ -202,7 +202,10 @@ def test_the_trainer_names_a_module_that_raises(folder):
     [
         (["conv3d", "mine"], "no operation 'conv3d'"),
         (["conv2d", "My Idea"], "'My Idea' is no name"),
-        (["conv2d", "for"], "'for' is no name"),
+        (
+            ["conv2d", "for"],
+            "'for' is no name for a kernel: expected a-z, 0-9 and _, and no Python",
+        ),
         (["conv2d", "tiled"], "has a kernel 'tiled' already"),
         (["conv2d", "tiled", "--numba"], "has a kernel 'tiled_numba' already"),
     ],
