@@ -204,8 +204,9 @@ def test_the_trainer_names_a_module_that_raises(folder):
         (["conv2d", "My Idea"], "'My Idea' is no name"),
         (
             ["conv2d", "for"],
-            "'for' is no name for a kernel: expected a-z, 0-9 and _, and no Python",
+            "'for' is no name for a kernel: expected a-z, 0-9 and _, 40 at most, and no Python",
         ),
+        (["conv2d", "z" * 41], "40 at most"),
         (["conv2d", "tiled"], "has a kernel 'tiled' already"),
         (["conv2d", "tiled", "--numba"], "has a kernel 'tiled_numba' already"),
     ],
@@ -274,3 +275,45 @@ def test_inside_the_lab_the_row_follows_its_operations_last(folder, tmp_path, mo
     text = (lab / "conv2d" / "my_idea.py").read_text()
     assert 'CudaSource("conv2d/my_idea.cu")' in text
     assert Path(lab / "conv2d" / "my_idea.cu").read_text().startswith("// my_idea: say its idea")
+
+
+CLANG_FORMAT = Path(sys.executable).with_name("clang-format")
+RUFF = Path(sys.executable).with_name("ruff")
+
+
+@pytest.mark.skipif(not CLANG_FORMAT.exists(), reason="the extra dev is not installed")
+@pytest.mark.parametrize("operation", ["conv2d", "max_pool2d", "avg_pool2d"])
+def test_a_new_kernel_is_laid_out_as_make_check_wants_it(operation, tmp_path, monkeypatch):
+    from kernels import new
+
+    lab = tmp_path / "kernels"
+    first = new.FIRST_RUNGS[operation]
+    for name in ("table.py", *(f"{first}{ending}" for ending in (".cu", ".py", "_numba.py"))):
+        (lab / name).parent.mkdir(parents=True, exist_ok=True)
+        (lab / name).write_text((ROOT / name).read_text())
+    for name in ("pyproject.toml", ".clang-format"):
+        (tmp_path / name).write_text((ROOT.parent / name).read_text())
+    monkeypatch.setattr(new, "ROOT", lab)
+    taken = set(table.names(operation))
+    for length in (1, 2, 4, 5, 6, 7, 12, 18, 23, 29, 34, 40):
+        name = "z" * length
+        assert name not in taken
+        assert main(["new", operation, name]) == 0
+        assert main(["new", operation, name, "--numba"]) == 0
+    files = list(lab.rglob("z*.cu"))
+    assert len(files) == 12
+    for command in (
+        [CLANG_FORMAT, "--dry-run", "-Werror", *files],
+        [RUFF, "format", "--check"],
+        [RUFF, "check", "--ignore=I"],  # imports of a lab that is not all there
+    ):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_layout_of_a_first_rung_is_its_own():
+    from kernels import new
+
+    for first in new.FIRST_RUNGS.values():
+        text = (ROOT / f"{first}.cu").read_text()
+        assert new._laid_out(text) == text
