@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kernels import explain, list_resources, new, output, plugins, table, tune
@@ -17,6 +17,7 @@ from kernels.xray import cli
 
 DEFAULT_RANDOM_SHAPES = 20
 SHOWN_FAILURES = 3
+PIPE_COLUMNS = 120  # where the output is no terminal
 LAUNCH_SECONDS = 10.0  # what is checked takes a fraction of one
 # What is said of a result after which something is not checked.
 SKIPPED = {
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m kernels", description="The lab's kernels.")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    listing = commands.add_parser("list", help="every kernel: operation, language, passes, places")
+    listing = commands.add_parser("list", help="every kernel: language, places, idea")
     listing.add_argument(
         "--resources",
         action="store_true",
@@ -180,24 +181,41 @@ def _list(args: argparse.Namespace) -> int:
         rows = [{key: getattr(row, key) for key in keys} | {"places": p} for row, p in listing]
         print(json.dumps(rows, indent=2))
         return 0
+    _print_listing(listing)
+    return 0
+
+
+def _print_listing(listing: list[tuple[table.Row, dict[str, str | None]]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    view = Table("operation", box=None)
-    view.add_column("name", no_wrap=True)
-    for column in ("language", "passes", "runs here on"):
+    view = Table(box=None, padding=(0, 1, 0, 0))
+    view.add_column("kernel", no_wrap=True)
+    for column in ("language", "runs here on", "idea"):
         view.add_column(column)
     problems: dict[str, str] = {}
-    for row, places in listing:
-        problems |= {where: why for where, why in places.items() if why}
-        here = ", ".join(where for where, why in places.items() if not why) or "-"
-        passes = ", ".join(name.removeprefix("backward_") for name in row.passes)
-        view.add_row(row.operation, row.name, row.language, passes, here)
-    console = Console()
+    # What an operation's have in common stands above them, so that 80 columns have room.
+    for operation, passes in table.PASSES.items():
+        view.add_row(f"[bold]{operation}[/]", "", "", f"[dim]passes: {_in_short(passes)}[/]")
+        for row, places in listing:
+            if row.operation != operation:
+                continue
+            problems |= {where: why for where, why in places.items() if why}
+            here = ", ".join(where for where, why in places.items() if not why) or "-"
+            idea = row.summary
+            if set(row.passes) != set(passes):
+                idea += f" (passes: {_in_short(row.passes)})"
+            view.add_row(f"  {row.name}", row.language, here, escape(idea))
+    console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
     console.print(view)
+    console.print("A kernel has all passes of its operation, unless it says which.", style="dim")
     for where, why in problems.items():
         console.print(f"no {where}: {why}", style="dim", markup=False, soft_wrap=True)
-    return 0
+
+
+def _in_short(passes: Sequence[str]) -> str:
+    return ", ".join(name.removeprefix("backward_") for name in passes)
 
 
 def _check(args: argparse.Namespace) -> int:

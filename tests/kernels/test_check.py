@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 
@@ -208,11 +209,21 @@ def test_bad_counts_are_refused(capsys):
     assert "expected a whole number" in capsys.readouterr().err
 
 
+def test_list_says_which_passes_a_row_has_if_not_all(capsys, monkeypatch):
+    tiled = table.find("conv2d", "tiled")
+    monkeypatch.setattr(table, "_ROWS", (dataclasses.replace(tiled, passes=("backward_bias",)),))
+    assert cli.main(["list"]) == 0
+    assert "in shared memory (passes: bias)" in capsys.readouterr().out
+
+
 def test_list_names_every_row(capsys):
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 120
+    assert out.count("passes: ") == len(table.PASSES)
     for row in table.rows():
-        assert row.name in out
+        assert f"  {row.name} " in out
+        assert row.summary[:60] in out
     assert cli.main(["list", "--json"]) == 0
     listing = json.loads(capsys.readouterr().out)
     assert [entry["name"] for entry in listing] == [row.name for row in table.rows()]
