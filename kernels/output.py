@@ -21,7 +21,9 @@ def run(main: Callable[[], int]) -> Any:
     main
         Returns the exit status; lets BrokenPipeError through.
     """
-    if hasattr(sys.stdout, "reconfigure"):  # None where it was closed before
+    if sys.stdout is None:  # it was closed before
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the process
+    if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     status: Any
     try:
