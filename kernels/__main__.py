@@ -6,10 +6,10 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kernels import explain, list_resources, new, plugins, table, tune
+from kernels import explain, list_resources, new, output, plugins, table, tune
 from kernels.exercises import cli as exercises
 from kernels.one_line import Parser, one_line
 from kernels.source import SCALARS
@@ -17,6 +17,13 @@ from kernels.xray import cli
 
 DEFAULT_RANDOM_SHAPES = 20
 SHOWN_FAILURES = 3
+PIPE_COLUMNS = 120  # where the output is no terminal
+LAUNCH_SECONDS = 10.0  # what is checked takes a fraction of one
+# What is said of a result after which something is not checked.
+SKIPPED = {
+    "row": "It does not compile: nothing else of it is checked.",
+    "pass": "The rest of this pass is skipped, also under the sanitiser.",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m kernels", description="The lab's kernels.")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    listing = commands.add_parser("list", help="every kernel: operation, language, passes, places")
+    listing = commands.add_parser("list", help="every kernel: language, places, idea")
     listing.add_argument(
         "--resources",
         action="store_true",
@@ -71,6 +78,13 @@ def main(argv: list[str] | None = None) -> int:
         choices=("cpu", "emulator", "simulator", "gpu"),
         help="where to run (default: everywhere that the kernel can run here)",
     )
+    check.add_argument(
+        "--limit",
+        type=_seconds,
+        default=LAUNCH_SECONDS,
+        metavar="SECONDS",
+        help="of an emulated launch, which is ended then (default %(default)g)",
+    )
     check.add_argument("--fast", action="store_true", help="leave the sanitiser out")
     check.add_argument("--json", action="store_true", help="for a program to read")
     check.set_defaults(run=_check)
@@ -110,7 +124,9 @@ def main(argv: list[str] | None = None) -> int:
     except plugins.PluginError as error:
         print(f"{args.command}: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # a path that the system does not take, a pipe that was closed
+    except BrokenPipeError:
+        raise  # for `output.run`
+    except OSError as error:  # a path that the system does not take
         named = one_line(str(error.filename or "output"))
         print(f"{args.command}: {named}: {error.strerror}", file=sys.stderr)
         return 2
@@ -123,6 +139,16 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number, 0 or more")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected seconds above 0")
+    return value
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -155,24 +181,41 @@ def _list(args: argparse.Namespace) -> int:
         rows = [{key: getattr(row, key) for key in keys} | {"places": p} for row, p in listing]
         print(json.dumps(rows, indent=2))
         return 0
+    _print_listing(listing)
+    return 0
+
+
+def _print_listing(listing: list[tuple[table.Row, dict[str, str | None]]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    view = Table("operation", box=None)
-    view.add_column("name", no_wrap=True)
-    for column in ("language", "passes", "runs here on"):
+    view = Table(box=None, padding=(0, 1, 0, 0))
+    view.add_column("kernel", no_wrap=True)
+    for column in ("language", "runs here on", "idea"):
         view.add_column(column)
     problems: dict[str, str] = {}
-    for row, places in listing:
-        problems |= {where: why for where, why in places.items() if why}
-        here = ", ".join(where for where, why in places.items() if not why) or "-"
-        passes = ", ".join(name.removeprefix("backward_") for name in row.passes)
-        view.add_row(row.operation, row.name, row.language, passes, here)
-    console = Console()
+    # What an operation's have in common stands above them, so that 80 columns have room.
+    for operation, passes in table.PASSES.items():
+        view.add_row(f"[bold]{operation}[/]", "", "", f"[dim]passes: {_in_short(passes)}[/]")
+        for row, places in listing:
+            if row.operation != operation:
+                continue
+            problems |= {where: why for where, why in places.items() if why}
+            here = ", ".join(where for where, why in places.items() if not why) or "-"
+            idea = row.summary
+            if set(row.passes) != set(passes):
+                idea += f" (passes: {_in_short(row.passes)})"
+            view.add_row(f"  {row.name}", row.language, here, escape(idea))
+    console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
     console.print(view)
+    console.print("A kernel has all passes of its operation, unless it says which.", style="dim")
     for where, why in problems.items():
         console.print(f"no {where}: {why}", style="dim", markup=False, soft_wrap=True)
-    return 0
+
+
+def _in_short(passes: Sequence[str]) -> str:
+    return ", ".join(name.removeprefix("backward_") for name in passes)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -205,76 +248,99 @@ def _check(args: argparse.Namespace) -> int:
 
 def _report(work: list[tuple[table.Row, str]], args: argparse.Namespace) -> int:
     """Check every (row, place), printing one line each, and return the exit code."""
-    failures, records = 0, []
+    failures = 0
+    records: list[dict[str, Any]] = []
     for row, where in work:
-        began = time.perf_counter()
-        results = list(_with_progress(row, where, args))
-        bad = [result for result in results if not result.ok]
-        failures += len(bad)
-        if args.json:
-            records += [_record(result) for result in results]
-        else:
-            worst = max((result.worst for result in results if result.ok), default=0.0)
-            verdict = f"{len(bad)} of {len(results)} FAILED" if bad else f"{len(results)} ok"
-            seconds = time.perf_counter() - began
-            print(
-                f"{row.operation:16} {row.name:19} {where:9} {verdict:18} "
-                f"worst {worst:5.2f} of the bound  {seconds:5.1f} s",
-                flush=True,
-            )
-            _show_failures(bad)
-        if where == "emulator" and not args.fast:
-            failures += _sanitise(row, args, records)
+        results = _checked(row, where, args)
+        ended = {result.direction for result in results if result.skips}
+        compiles = all(result.skips != "row" for result in results)
+        if where == "emulator" and not args.fast and compiles and ended < set(row.passes):
+            results += _sanitised(row, ended, args)
+        failures += sum(not result.ok for result in results)
+        records += map(_record, results)
     if args.json:
         print(json.dumps(records, indent=2))
     return 1 if failures else 0
 
 
-def _sanitise(row: table.Row, args: argparse.Namespace, records: list[dict[str, Any]]) -> int:
-    """Record the passes of a row for the sanitiser's findings; return how many had some."""
-    from rich.console import Console
-
-    from kernels.xray.sanitise import sanitise
-
-    began = time.perf_counter()
-    console = Console(stderr=True)
-    with console.status(f"sanitising {row.operation} {row.name}"):
-        results = list(sanitise(row, args.seed))
-    bad = [result for result in results if not result.ok]
-    if args.json:
-        records += [_record(result) for result in results]
-        return len(bad)
-    verdict = f"{len(bad)} of {len(results)} FAILED" if bad else f"{len(results)} ok"
-    print(
-        f"{row.operation:16} {row.name:19} sanitised {verdict:18} {'':24}"
-        f"{time.perf_counter() - began:5.1f} s",
-        flush=True,
-    )
-    _show_failures(bad)
-    return len(bad)
-
-
-def _show_failures(bad: list[Any]) -> None:
-    for result in bad[:SHOWN_FAILURES]:
-        print(f"  {result.direction} {result.dtype} {result.shape}")
-        print("    " + result.message.replace("\n", "\n    "))
-    if len(bad) > SHOWN_FAILURES:
-        print(f"  ... and {len(bad) - SHOWN_FAILURES} more (--json has them all)")
-
-
-def _with_progress(row: table.Row, where: str, args: argparse.Namespace) -> Iterator[Any]:
+def _checked(row: table.Row, where: str, args: argparse.Namespace) -> list[Any]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from kernels import cases
+    from kernels import cases, emulator
     from kernels.check import check_row
 
     shapes = cases.chosen(row.operation, where, args.shapes, args.seed)
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        label = f"{row.operation} {row.name} on {where}"
-        seen = progress.track(shapes, description=label)
-        yield from check_row(row, seen, where, args.seed)
+    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+    seen = progress.track(shapes, description=f"{row.operation} {row.name} on {where}")
+    with emulator.settings(time_limit=args.limit):
+        return _told(row, where, check_row(row, seen, where, args.seed), progress, args)
+
+
+def _sanitised(row: table.Row, but: set[str], args: argparse.Namespace) -> list[Any]:
+    from rich.console import Console
+
+    from kernels import emulator
+    from kernels.xray.launch import SLOWER
+    from kernels.xray.sanitise import sanitise
+
+    status = Console(stderr=True).status(f"sanitising {row.operation} {row.name}")
+    # The X-ray takes a limit as one of an untraced launch, and stretches it.
+    with emulator.settings(time_limit=args.limit / SLOWER):
+        return _told(row, "sanitised", sanitise(row, args.seed, but), status, args)
+
+
+def _told(
+    row: table.Row, where: str, results: Iterable[Any], shown: Any, args: argparse.Namespace
+) -> list[Any]:
+    """Return all results, printing one line of them, and the first that failed once it is known.
+
+    Parameters
+    ----------
+    row, where
+        For that line.
+    results
+        From `check.check_row` or `sanitise`.
+    shown
+        What a terminal shows meanwhile: Rich's Progress or Status.
+    args
+        Of the command.
+    """
+    began, done, bad = time.perf_counter(), [], []
+    head = f"{row.operation:16} {row.name:19} {where:9}"
+    with shown:
+        for result in results:
+            done.append(result)
+            if result.ok:
+                continue
+            bad.append(result)
+            if len(bad) == 1 and not args.json:
+                shown.stop()  # while it is shown, Rich takes what is printed to standard error
+                print(f"{head} FAILED, first:")
+                _show(result)
+                shown.start()
+    if args.json:
+        return done
+    verdict = f"{len(bad)} of {len(done)} FAILED" if bad else f"{len(done)} ok"
+    worst = max((result.worst for result in done if result.ok), default=0.0)
+    bound = f"{'':24}" if where == "sanitised" else f"worst {worst:5.2f} of the bound  "
+    print(f"{head} {verdict:18} {bound}{time.perf_counter() - began:5.1f} s", flush=True)
+    # What ended a pass or the row is told in any case.
+    more = [result for at, result in enumerate(bad) if at < SHOWN_FAILURES or result.skips][1:]
+    for result in more:
+        _show(result)
+    if len(bad) > len(more) + 1:
+        print(f"  ... and {len(bad) - len(more) - 1} more (--json has them all)")
+    return done
+
+
+def _show(result: Any) -> None:
+    print(f"  {result.direction} {result.dtype} {result.shape}")
+    print("    " + result.message.replace("\n", "\n    "))
+    if result.skips:
+        print(f"    {SKIPPED[result.skips]}")
+    sys.stdout.flush()
 
 
 def _record(result: Any) -> dict[str, Any]:
@@ -288,8 +354,9 @@ def _record(result: Any) -> dict[str, Any]:
         "ok": result.ok,
         "worst": result.worst if result.worst < float("inf") else "inf",
         "message": result.message,
+        "skips": result.skips,
     }
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(output.run(main))

@@ -18,6 +18,7 @@ import numpy as np
 
 from kernels import compare, emulator, operations, place, table, workspace
 from kernels.shapes import CLOSED, BlockShape, Shape
+from kernels.source import KernelCompileError
 
 ORDERS = ("forward", "reverse")
 
@@ -47,6 +48,9 @@ class Result:
         Largest error as a share of its bound.
     message
         What was wrong: the first mismatches with their indices, a race, an error; else empty.
+    skips
+        What is not checked after it: ``"row"``, which does not compile; ``"pass"``, which does not
+        end; else empty.
     """
 
     operation: str
@@ -58,6 +62,14 @@ class Result:
     ok: bool
     worst: float
     message: str
+    skips: str = ""
+
+
+def skipped_after(error: BaseException) -> str:
+    """Return what an error leaves no sense in checking: `Result.skips`."""
+    if isinstance(error, emulator.CompileError | KernelCompileError):
+        return "row"
+    return "pass" if isinstance(error, emulator.KernelTimeout) else ""
 
 
 def places_here(row: table.Row) -> dict[str, str | None]:
@@ -90,18 +102,25 @@ def check_row(
     Yields
     ------
     Result
-        One for each (shape, dtype, pass) that the row does not refuse.
+        One for each (shape, dtype, pass) that the row does not refuse. A file that does not compile
+        is the row's last one, a launch that does not end its pass's.
     """
+    ended = set()
     for number, shape in enumerate(shapes):
         for dtype in ("float32", "float64") if number % 4 == 0 else ("float32",):
             rng = np.random.default_rng([seed, number])
             for direction in row.passes:
-                if row.refuses(direction, shape, dtype):
+                if direction in ended or row.refuses(direction, shape, dtype):
                     continue
                 inputs = make_inputs(row.operation, direction, shape, dtype, rng)
                 # Every other shape with the least workspace there can be: the batch in slices.
                 tight = number % 2 == 1
-                yield check_pass(row, direction, inputs, shape, where, tight_workspace=tight)
+                result = check_pass(row, direction, inputs, shape, where, tight_workspace=tight)
+                yield result
+                if result.skips == "row":
+                    return
+                if result.skips:
+                    ended.add(direction)
 
 
 def check_pass(
@@ -114,13 +133,13 @@ def check_pass(
 ) -> Result:
     """Run one pass on given inputs (host memory) and compare with the judge."""
     dtype = next(a for a in inputs if a is not None).dtype
-    worst, message, earlier = 0.0, "", None
+    worst, message, skips, earlier = 0.0, "", "", None
     for order in ORDERS if where == "emulator" else ("",):
         try:
             with emulator.settings(order=order) if order else contextlib.nullcontext():
                 got, trespass = _run(row, direction, inputs, shape, where, tight_workspace)
         except Exception as error:  # any failure of a kernel under test is that kernel's result
-            message = f"{type(error).__name__}: {error}"
+            message, skips = f"{type(error).__name__}: {error}", skipped_after(error)
             break
         verdicts = compare.judge_pass(
             row.operation, direction, inputs, shape, got,
@@ -139,8 +158,9 @@ def check_pass(
             break
         earlier = got
     return Result(
-        row.operation, row.name, direction, where, dtype.name, shape, not message, worst, message
-    )
+        row.operation, row.name, direction, where, dtype.name, shape,
+        not message, worst, message, skips,
+    )  # fmt: skip
 
 
 def make_inputs(

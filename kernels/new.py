@@ -10,7 +10,10 @@ import argparse
 import ast
 import keyword
 import re
+import subprocess
 import sys
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from kernels import plugins, table
@@ -81,9 +84,10 @@ def _write(operation: str, name: str, numba: bool, folder: Path | None) -> tuple
         raise NewError(
             f"no operation {operation!r} to begin a kernel of; there are {', '.join(FIRST_RUNGS)}"
         )
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or keyword.iskeyword(name):
         raise NewError(
-            f"{name!r} is no name for a kernel: expected a-z, 0-9 and _, such as my_idea"
+            f"{name!r} is no name for a kernel: expected a-z, 0-9 and _, 40 at most, and no Python "
+            "keyword, such as my_idea"
         )
     row = f"{name}_numba" if numba and not name.endswith("_numba") else name
     if folder is not None and (folder / "rows.py").exists():
@@ -99,10 +103,9 @@ def _write(operation: str, name: str, numba: bool, folder: Path | None) -> tuple
         )
     }  # fmt: skip
     if not numba:
-        code = _renamed((ROOT / f"{first}.cu").read_text(), operation, row)
-        files[target / f"{row}.cu"] = (
-            f"// {row}: say its idea here. As it stands it is `{begun}`.\n{code}"
-        )
+        code = _laid_out(_renamed((ROOT / f"{first}.cu").read_text(), operation, row))
+        said = f"// {row}: say its idea here. As it stands it is `{begun}`."
+        files[target / f"{row}.cu"] = "\n// ".join(textwrap.wrap(said, WIDTH - 3)) + "\n" + code
     for path in files:
         if path.exists():
             raise NewError(f"{path} is there already; choose another name")
@@ -121,6 +124,34 @@ def _renamed(text: str, operation: str, row: str) -> str:
     return re.sub(rf"\b{operation}_(?:naive_)?(forward|backward)", rf"{operation}_{row}_\1", text)
 
 
+def _laid_out(text: str) -> str:
+    """Return a .cu file whose kernels' heads are as clang-format has them for names of any length.
+
+    Parameters fill lines from the bracket on, or, where one does not fit there, from the left.
+    """
+    return re.sub(r'^(extern "C" __global__ void) (\w+\()([^)]*\) \{)$', _head, text, flags=re.M)
+
+
+def _head(match: re.Match[str]) -> str:
+    before, name, rest = match.groups()
+    parameters = [" ".join(one.split()) for one in rest.split(",")]
+    begin = f"{before} {name}"
+    lines = _filled(parameters, begin, " " * len(begin))
+    if max(map(len, lines)) > WIDTH:
+        begin = begin if len(begin) <= WIDTH else f"{before}\n{name}"
+        lines = [begin, *_filled(parameters, "    ", "    ")]
+    return "\n".join(lines)
+
+
+def _filled(parts: Sequence[str], first: str, indent: str) -> list[str]:
+    """Return lines of parts with commas between; none is broken."""
+    words = ", ".join(part.replace(" ", "\0") for part in parts)
+    lines = textwrap.wrap(
+        words, WIDTH, initial_indent=first, subsequent_indent=indent, break_long_words=False
+    )
+    return [line.replace("\0", " ") for line in lines]
+
+
 def _module(text: str, operation: str, begun: str, row: str, package: str | None) -> str:
     text = _renamed(text, operation, row)
     body = text[text.index('"""', 3) + 3 :]
@@ -128,7 +159,19 @@ def _module(text: str, operation: str, begun: str, row: str, package: str | None
     body = re.sub(r'CudaSource\("[^"]*"\)', f"CudaSource({here})", body)
     if not package and "CudaSource" in body:
         body = body.replace("import math\n", "import math\nfrom pathlib import Path\n", 1)
-    return f'"""{row}: say its idea here. As it stands it is `{begun}`."""{body}'
+    return _formatted(f'"""{row}: say its idea here. As it stands it is `{begun}`."""{body}')
+
+
+def _formatted(text: str) -> str:
+    """Return a module as `make format` lays it out, where what does it is installed."""
+    command = [str(Path(sys.executable).with_name("ruff")), "format", "--isolated"]
+    try:
+        done = subprocess.run(
+            [*command, f"--line-length={WIDTH}", "-"], input=text, capture_output=True, text=True
+        )
+    except OSError:
+        return text
+    return text if done.returncode else done.stdout
 
 
 def _with_row(
@@ -139,10 +182,11 @@ def _with_row(
         ("numba", '("simulator", "gpu")') if numba else ("cuda_c", '("emulator", "gpu")')
     )
     passes = "CONV2D_PASSES" if operation == "conv2d" else "POOL2D_PASSES"
-    entry = (
-        f'    Row("{operation}", "{row}", "{language}", {module}{row}", {places},\n'
-        f'        {"" if in_table else "table."}{passes}, "say its idea here"),\n'
-    )
+    fields = (
+        f'Row("{operation}"', f'"{row}"', f'"{language}"', f'{module}{row}"', places,
+        f'{"" if in_table else "table."}{passes}', '"say its idea here"),',
+    )  # fmt: skip
+    entry = "\n".join(_filled(fields, "    ", " " * 8)) + "\n"
     wanted = "_ROWS" if in_table else "ROWS"
     before = _listed(text, wanted)
     if before is None:

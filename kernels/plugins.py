@@ -14,11 +14,13 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from kernels.one_line import one_line
 from kernels.table import PASSES, Row, quoted
 
 VARIABLE = "KERNELS_PATH"
@@ -102,7 +104,7 @@ def _candidates() -> Iterator[tuple[str, Any]]:
         try:
             listed = point.load()
         except Exception as error:
-            raise PluginError(f"package {point.dist.name}: {_said(error)}") from error
+            raise PluginError(_said(error, f"package {point.dist.name}")) from error
         yield from ((f"package {point.dist.name}", row) for row in _listed(listed, point.value))
 
 
@@ -119,12 +121,29 @@ def _of_folder(folder: str) -> list[Any]:
             f"{folder} has no rows.py: it is no folder of kernels; python -m kernels new conv2d "
             f"my_idea --plugin {folder} begins one"
         )
-    package = package_of(folder)
-    try:
-        module = importlib.import_module(f"{package}.rows")
-    except Exception as error:  # whatever a person's file raises
-        raise PluginError(f"{file}: {_said(error)}") from error
+    module = imported(f"{package_of(folder)}.rows", str(file))
     return _listed(getattr(module, "ROWS", None), f"{file}: ROWS")
+
+
+def imported(name: str, label: str) -> ModuleType:
+    """Import a module of a plug-in.
+
+    Parameters
+    ----------
+    name
+        As Python has it.
+    label
+        What to call it where no line of it is to blame: it is not there.
+
+    Raises
+    ------
+    PluginError
+        Whatever it raises.
+    """
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise PluginError(_said(error, label)) from error
 
 
 def package_of(folder: str) -> str:
@@ -162,6 +181,28 @@ def _problem(row: Any) -> str:
     return ""
 
 
-def _said(error: Exception) -> str:
-    line = getattr(error, "lineno", None)
-    return f"{type(error).__name__}: {error}" + (f" (line {line})" if line else "")
+def _said(error: Exception, label: str) -> str:
+    """Return an error in one line that begins with where a plug-in raised it."""
+    text = str(error)
+    # From the import of the first file of theirs on, beyond Python's own machinery.
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in (__file__, importlib.__file__, importlib.metadata.__file__)
+        and not frame.filename.startswith("<frozen")
+    ]
+    if isinstance(error, SyntaxError) and os.path.isfile(error.filename or ""):
+        label, text = f"{_shown(str(error.filename))}:{error.lineno}", error.msg
+    elif frames:
+        # The deepest in their folder: what a library says was wrong, they asked for there.
+        theirs = os.path.dirname(frames[0].filename)
+        last = [frame for frame in frames if os.path.dirname(frame.filename) == theirs][-1]
+        label = f"{_shown(last.filename)}:{last.lineno}"
+    return one_line(": ".join(filter(None, (label, type(error).__name__, text))))
+
+
+def _shown(path: str) -> str:
+    """Return a path as a person would type it: inside the working directory, from there."""
+    return (
+        str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
+    )

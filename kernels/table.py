@@ -67,8 +67,12 @@ class Row:
 
     @functools.cached_property
     def launchers(self) -> ModuleType:
-        """The technique's module."""
-        return importlib.import_module(self.module)
+        """The technique's module; PluginError where it is not the lab's and raises."""
+        if self.module.startswith("kernels."):
+            return importlib.import_module(self.module)
+        from kernels import plugins
+
+        return plugins.imported(self.module, f"row {self.name!r}")
 
     def launcher(self, direction: str) -> Any:
         """Return the launcher of one pass."""

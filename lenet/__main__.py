@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kernels import plugins
+from kernels import output, plugins
 from kernels.one_line import Parser, one_line
 from lenet import launcher, speedrun_command
 from lenet.datasets import SOURCES
@@ -42,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not quiet:
             print(f"lenet: error: {error}", file=sys.stderr)
         return BAD_INPUT
-    except OSError as error:  # a path that the system does not take, a pipe that was closed
+    except BrokenPipeError:
+        raise  # for `output.run`
+    except OSError as error:  # a path that the system does not take
         named = one_line(str(error.filename or "output"))
         print(f"lenet: error: {named}: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
@@ -361,4 +363,4 @@ def _speedrun(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(output.run(main))

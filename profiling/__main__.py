@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
+from kernels import output
 from kernels.one_line import Parser, one_line
 
 COMMANDS = {
@@ -50,7 +51,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"{given[0]}: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # a path that the system does not take, a pipe that was closed
+    except BrokenPipeError:
+        raise  # for `output.run`
+    except OSError as error:  # a path that the system does not take
         named = one_line(str(error.filename or "output"))
         print(f"{given[0]}: {named}: {error.strerror}", file=sys.stderr)
         return 2
@@ -60,4 +63,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(output.run(main))

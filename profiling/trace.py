@@ -77,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
             env, notes = environment(spool, args.limit << 20)
             code, ran = execute(command, shlex.join(words), env, args.json)
             summary = timeline.write(spool, output, ran)
+    except BrokenPipeError:
+        raise  # for `output.run`
     except (TraceError, nsys.NsysError, OSError) as error:
         print(f"trace: {one_line(str(error))}", file=sys.stderr)
         return 2

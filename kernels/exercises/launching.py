@@ -16,7 +16,7 @@ import numpy as np
 
 from kernels import emulator
 from kernels.emulator.scan import followed
-from kernels.exercises.exercise import Case, Exercise
+from kernels.exercises.exercise import COMMAND, Case, Exercise
 from kernels.exercises.for_gpu import GPU, compile_numba, cuda_usage
 from kernels.source import ROOT
 from kernels.xray import launch, names, recording, unsupported
@@ -75,9 +75,11 @@ class CudaKernel:
         try:
             module = emulator.load(path, include_dirs=[ROOT], traced=True)
         except emulator.CompileError as error:
+            if "there is no kernel in it" in str(error):
+                raise NotAccepted(_wrong_kernel(path, exercise, parameters, ())) from None
             raise NotAccepted(unsupported.with_advice(str(error))) from None
         if exercise.kernel not in module.kernels:
-            raise NotAccepted(_wrong_kernel(path, exercise, module.kernels))
+            raise NotAccepted(_wrong_kernel(path, exercise, parameters, module.kernels))
         self._path = path
         self._function = module.get_function(exercise.kernel)
         build = module.build
@@ -113,10 +115,18 @@ class CudaKernel:
         return f"NVRTC compiles it for {GPU.arch}: {usage.registers} registers a thread"
 
 
-def _wrong_kernel(path: Path, exercise: Exercise, found: Sequence[str]) -> str:
+def _wrong_kernel(
+    path: Path, exercise: Exercise, wanted: Sequence[str], found: Sequence[str]
+) -> str:
     """Return what to say of a file without the kernel that is asked for."""
-    has = f"it has {', '.join(found)}" if found else "it has none"
-    return f"{path.name}: there is no kernel {exercise.kernel!r}; {has}: keep the name"
+    missing = f"{path.name}: there is no kernel {exercise.kernel!r}; it has"
+    if found:
+        return f"{missing} {', '.join(found)}: keep the name"
+    numba = " --numba" if path.suffix == ".py" else ""
+    return (
+        f"{missing} none: the grader launches {exercise.kernel}({', '.join(wanted)}); "
+        f"to begin again: {COMMAND} start {exercise.number}{numba}"
+    )
 
 
 def _wrong_parameters(
@@ -165,7 +175,7 @@ class NumbaKernel:
             raise NotAccepted(_python_error(error, path)) from None
         self._source = source = NumbaSource(name)
         if exercise.kernel not in source.kernels():
-            raise NotAccepted(_wrong_kernel(path, exercise, source.kernels()))
+            raise NotAccepted(_wrong_kernel(path, exercise, parameters, source.kernels()))
         self._function = source.namespace("float32", (), simulated=True)[exercise.kernel]
         found = list(inspect.signature(self._function).parameters)
         if found != list(parameters):

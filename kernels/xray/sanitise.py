@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from kernels import cases, check, emulator, table
 
@@ -10,7 +10,7 @@ from .passes import record_pass
 from .record import Finding
 
 
-def sanitise(row: table.Row, seed: int = 0) -> Iterator[check.Result]:
+def sanitise(row: table.Row, seed: int = 0, but: Collection[str] = ()) -> Iterator[check.Result]:
     """
     Record every pass of a kernel on small shapes that reach all of its branches.
 
@@ -20,27 +20,37 @@ def sanitise(row: table.Row, seed: int = 0) -> Iterator[check.Result]:
         A kernel in CUDA C.
     seed : int
         Of the random inputs.
+    but : collection of str
+        Passes to leave out.
 
     Yields
     ------
     Result
         One for each (shape, pass), not ok where there was a finding: an access out of bounds, a
         race, a read of what nobody wrote, an element never written, a barrier that not all reach.
+        As `check.check_row`'s they end with a file that does not compile, or a pass that does not
+        end.
     """
+    ended = set(but)
     for shape in cases.fixed(row.operation, "simulator"):
         for direction in row.passes:
-            if row.refuses(direction, shape, "float32"):
+            if direction in ended or row.refuses(direction, shape, "float32"):
                 continue
+            skips = ""
             try:
                 recordings = record_pass(row, direction, shape, seed=seed)
                 found = [finding for recording in recordings for finding in recording.findings]
                 message = "\n".join(map(describe, found))
             except emulator.EmulatorError as error:  # an endless loop, a trap
-                message = f"{type(error).__name__}: {error}"
+                message, skips = f"{type(error).__name__}: {error}", check.skipped_after(error)
             yield check.Result(
                 row.operation, row.name, direction, "sanitiser", "float32", shape,
-                not message, 0.0, message,
+                not message, 0.0, message, skips,
             )  # fmt: skip
+            if skips == "row":
+                return
+            if skips:
+                ended.add(direction)
 
 
 def describe(finding: Finding) -> str:

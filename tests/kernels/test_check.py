@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import time
 
 import pytest
 
 from kernels import __main__ as cli
-from kernels import cases, check, table
+from kernels import cases, check, plugins, table
+from kernels.xray.sanitise import sanitise
 
 ROWS = [row for row in table.rows() if row.name != "reference"]
 RUNS = [(row, where) for row in ROWS for where in row.places]
@@ -91,6 +94,86 @@ def test_command_line_reports_a_failure_with_its_indices(capsys, monkeypatch):
     assert "[0, 0, 0, 0] got 0, want" in out
 
 
+ENDLESS = "    volatile int turns = 1;\n    while (turns) turns = 1;\n"
+
+
+def spoilt(tmp_path, monkeypatch, old, new):
+    """Begin a kernel in a folder, with one edit of its .cu file."""
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    folder = tmp_path / "mine"
+    assert cli.main(["new", "conv2d", "spoilt", "--plugin", str(folder)]) == 0
+    plugins.use(folder)
+    file = folder / "spoilt.cu"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_a_file_that_does_not_compile_is_told_once(tmp_path, monkeypatch, capsys):
+    spoilt(tmp_path, monkeypatch, "scalar sum = b ?", "scaler sum = b ?")
+    capsys.readouterr()
+    assert cli.main(["check", "spoilt"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("CompileError: spoilt.cu:") == 1
+    assert "1 of 1 FAILED" in out
+    assert "nothing else of it is checked" in out
+    assert "sanitised" not in out
+    assert cli.main(["check", "spoilt", "--json"]) == 1
+    (record,) = json.loads(capsys.readouterr().out)
+    assert (record["ok"], record["skips"]) == (False, "row")
+
+
+def test_the_sanitiser_gives_up_on_it_too(tmp_path, monkeypatch):
+    spoilt(tmp_path, monkeypatch, "scalar sum = b ?", "scaler sum = b ?")
+    (result,) = sanitise(table.find("conv2d", "spoilt"))
+    assert result.skips == "row"
+
+
+def test_a_pass_that_does_not_end_is_left_and_the_others_are_checked(tmp_path, monkeypatch, capsys):
+    begins = "    const int i = grid_index();\n"
+    spoilt(tmp_path, monkeypatch, begins, ENDLESS + begins)
+    capsys.readouterr()
+    began = time.monotonic()
+    assert cli.main(["check", "spoilt", "--shapes", "0", "--limit", "0.5", "--json"]) == 1
+    assert time.monotonic() - began < 60  # 264 such launches, without an end
+    records = json.loads(capsys.readouterr().out)
+    ended = [record for record in records if record["pass"] == "forward"]
+    assert [record["skips"] for record in ended] == ["pass"]
+    assert "KernelTimeout" in ended[0]["message"]
+    assert "limit of 0.5 s" in ended[0]["message"]
+    others = [record for record in records if record["pass"] != "forward"]
+    assert {record["place"] for record in others} == {"emulator", "sanitiser"}
+    assert all(record["ok"] for record in others)
+
+
+def test_what_failed_first_is_told_at_once(monkeypatch, capsys):
+    row = table.find("avg_pool2d", "cpu")
+    launcher, told = row.launchers.forward, []
+
+    def forward(x, y, shape):
+        told.append(capsys.readouterr().out)
+        launcher(x, y, shape)
+        if len(told) == 2:
+            y[...] = 0
+
+    monkeypatch.setattr(row.launchers, "forward", forward)
+    monkeypatch.setattr(table, "_ROWS", (row,))
+    assert cli.main(["check", "cpu", "--shapes", "0"]) == 1
+    assert told[1] == ""
+    assert told[2].startswith("avg_pool2d       cpu                 cpu       FAILED, first:\n")
+    assert "got 0, want" in told[2]
+    end = capsys.readouterr().out
+    assert " 1 of " in end
+    assert "got 0, want" not in end
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "inf", "nan", "soon"])
+def test_a_limit_is_seconds(limit, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["check", "naive", "--limit", limit])
+    assert "expected seconds above 0" in capsys.readouterr().err
+
+
 def test_json_is_for_programs(capsys):
     assert cli.main(["check", "avg", "--shapes", "0", "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
@@ -126,11 +209,21 @@ def test_bad_counts_are_refused(capsys):
     assert "expected a whole number" in capsys.readouterr().err
 
 
+def test_list_says_which_passes_a_row_has_if_not_all(capsys, monkeypatch):
+    tiled = table.find("conv2d", "tiled")
+    monkeypatch.setattr(table, "_ROWS", (dataclasses.replace(tiled, passes=("backward_bias",)),))
+    assert cli.main(["list"]) == 0
+    assert "in shared memory (passes: bias)" in capsys.readouterr().out
+
+
 def test_list_names_every_row(capsys):
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 120
+    assert out.count("passes: ") == len(table.PASSES)
     for row in table.rows():
-        assert row.name in out
+        assert f"  {row.name} " in out
+        assert row.summary[:60] in out
     assert cli.main(["list", "--json"]) == 0
     listing = json.loads(capsys.readouterr().out)
     assert [entry["name"] for entry in listing] == [row.name for row in table.rows()]

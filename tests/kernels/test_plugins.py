@@ -131,8 +131,8 @@ def test_a_pass_that_a_kernel_lacks_is_refused(folder):
         ('Row("conv2d", "a", "cuda_c", "a", ("cpu",), ("forward",), "")', "some of 'emulator'"),
         ('Row("conv2d", "a", "numba", "a", ("cpu",), (), "")', "the passes (); expected"),
         ('Row("conv2d", "tiled", "numba", "a", ("cpu",), ("forward",), "")', "already, in the lab"),
-        ("1 / 0", "rows.py: ZeroDivisionError: division by zero"),
-        ("(", "rows.py: SyntaxError: "),
+        ("1 / 0", "rows.py:2: ZeroDivisionError: division by zero"),
+        ("(", "rows.py:2: SyntaxError: "),
     ],
 )
 def test_a_bad_row_is_named(row, told, folder, capsys):
@@ -154,11 +154,59 @@ def test_every_command_line_names_a_bad_row(folder):
 
 
 @pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1 / 0\n", "my_idea.py:{line}: ZeroDivisionError: division by zero"),
+        ("import helper\n", "my_idea.py:{line}: ModuleNotFoundError: No module named 'helper'"),
+        ("def f(:\n", "my_idea.py:{line}: SyntaxError: "),
+        ("from . import other\n", "other.py:2: ValueError: two\\nlines"),
+    ],
+)
+def test_a_module_that_raises_is_named(text, told, folder, capsys, monkeypatch):
+    main(["new", "conv2d", "my_idea", "--plugin", str(folder)])
+    plugins.use(folder)
+    file = folder / "my_idea.py"
+    line = file.read_text().count("\n") + 1
+    file.write_text(file.read_text() + text)
+    (folder / "other.py").write_text('# raises\nraise ValueError("two\\nlines")\n')
+    monkeypatch.setattr(table, "_ROWS", ())  # so that --resources compiles none of the lab's
+    capsys.readouterr()
+    for words in (["check", "my_idea"], ["xray", "my_idea"], ["list", "--resources"]):
+        assert main(words) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.startswith(f"{words[0]}: {folder}/{told.format(line=line)}")
+        assert shown.err.count("\n") == 1
+
+
+def test_a_row_without_its_module_is_named(folder, capsys):
+    write_rows(folder, 'Row("conv2d", "gone", "numpy", "gone", ("cpu",), ("forward",), "")')
+    assert main(["check", "gone"]) == 2
+    assert capsys.readouterr().err == (
+        "check: row 'gone': ModuleNotFoundError: No module named 'gone'\n"
+    )
+
+
+def test_the_trainer_names_a_module_that_raises(folder):
+    main(["new", "conv2d", "my_idea", "--plugin", str(folder)])
+    (folder / "my_idea.py").write_text("1 / 0\n")
+    words = ("lenet", "train", "--conv", "my_idea", "--pool", "max", "--plugin", folder)
+    done = python(*words)
+    assert (done.returncode, done.stderr) == (
+        2, f"lenet: error: {folder}/my_idea.py:1: ZeroDivisionError: division by zero\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (["conv3d", "mine"], "no operation 'conv3d'"),
         (["conv2d", "My Idea"], "'My Idea' is no name"),
-        (["conv2d", "for"], "'for' is no name"),
+        (
+            ["conv2d", "for"],
+            "'for' is no name for a kernel: expected a-z, 0-9 and _, 40 at most, and no Python",
+        ),
+        (["conv2d", "z" * 41], "40 at most"),
         (["conv2d", "tiled"], "has a kernel 'tiled' already"),
         (["conv2d", "tiled", "--numba"], "has a kernel 'tiled_numba' already"),
     ],
@@ -227,3 +275,45 @@ def test_inside_the_lab_the_row_follows_its_operations_last(folder, tmp_path, mo
     text = (lab / "conv2d" / "my_idea.py").read_text()
     assert 'CudaSource("conv2d/my_idea.cu")' in text
     assert Path(lab / "conv2d" / "my_idea.cu").read_text().startswith("// my_idea: say its idea")
+
+
+CLANG_FORMAT = Path(sys.executable).with_name("clang-format")
+RUFF = Path(sys.executable).with_name("ruff")
+
+
+@pytest.mark.skipif(not CLANG_FORMAT.exists(), reason="the extra dev is not installed")
+@pytest.mark.parametrize("operation", ["conv2d", "max_pool2d", "avg_pool2d"])
+def test_a_new_kernel_is_laid_out_as_make_check_wants_it(operation, tmp_path, monkeypatch):
+    from kernels import new
+
+    lab = tmp_path / "kernels"
+    first = new.FIRST_RUNGS[operation]
+    for name in ("table.py", *(f"{first}{ending}" for ending in (".cu", ".py", "_numba.py"))):
+        (lab / name).parent.mkdir(parents=True, exist_ok=True)
+        (lab / name).write_text((ROOT / name).read_text())
+    for name in ("pyproject.toml", ".clang-format"):
+        (tmp_path / name).write_text((ROOT.parent / name).read_text())
+    monkeypatch.setattr(new, "ROOT", lab)
+    taken = set(table.names(operation))
+    for length in (1, 2, 4, 5, 6, 7, 12, 18, 23, 29, 34, 40):
+        name = "z" * length
+        assert name not in taken
+        assert main(["new", operation, name]) == 0
+        assert main(["new", operation, name, "--numba"]) == 0
+    files = list(lab.rglob("z*.cu"))
+    assert len(files) == 12
+    for command in (
+        [CLANG_FORMAT, "--dry-run", "-Werror", *files],
+        [RUFF, "format", "--check"],
+        [RUFF, "check", "--ignore=I"],  # imports of a lab that is not all there
+    ):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_layout_of_a_first_rung_is_its_own():
+    from kernels import new
+
+    for first in new.FIRST_RUNGS.values():
+        text = (ROOT / f"{first}.cu").read_text()
+        assert new._laid_out(text) == text

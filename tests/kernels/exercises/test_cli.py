@@ -146,6 +146,22 @@ def test_a_file_anywhere_and_its_language_by_its_name(run, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "text"), [("mine.cu", ""), ("mine.cu", "int a = 0;"), ("mine.py", "")]
+)
+def test_a_file_without_a_kernel_says_what_is_expected(name, text, run, tmp_path):
+    (tmp_path / name).write_text(text)
+    code, out, _ = run("check", "4", name, "--json")
+    assert code == 1
+    (criterion,) = json.loads(out)["criteria"]
+    language = " --numba" if name == "mine.py" else ""
+    assert criterion["message"] == (
+        f"{name}: there is no kernel 'add_bias'; it has none: the grader launches "
+        "add_bias(x, b, y, rows, cols); to begin again: "
+        f"python -m kernels exercise start 4{language}"
+    )
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (("check", "2"), r"exercises/02_\w+\.cu: there is no such file; to begin: .* start 2"),
