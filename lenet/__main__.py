@@ -23,7 +23,9 @@ from lenet.settings import Settings
 
 DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
-EPILOG = "exit status: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted"
+EPILOG = (
+    "exit status: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted, 141 nobody reads"
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
