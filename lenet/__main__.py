@@ -252,17 +252,8 @@ def _train_as(
 
 def _warn_of_simulator(settings: Settings) -> None:
     """Tell whoever trains on Numba's simulator not to wait for the end of an epoch."""
-    from kernels import table
-    from lenet.choice import NO_BLOCK
-
     device, choice = settings.check()
-    if choice.block != NO_BLOCK:
-        return
-    rows = (
-        table.find("conv2d", choice.conv),
-        table.find(choice.pool_operation, choice.pool),
-    )
-    slow = [row.name for row in rows if device.name == "cpu" and "simulator" in row.places]
+    slow = choice.simulated(device)
     if slow:
         print(
             f"lenet: {' and '.join(slow)} will run on Numba's simulator, seconds to minutes an "
