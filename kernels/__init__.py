@@ -7,6 +7,9 @@ array([[9., 9.],
        [9., 9.]], dtype=float32)
 """
 
+import os
+import sys
+
 # The folders conv2d/ and conv2d_relu_pool/ have the functions' names. They are imported first: an
 # import, which puts the package at `kernels.conv2d`, must not come after the function has taken
 # that place.
@@ -52,3 +55,15 @@ __all__ = [
     "reduced_precision",
     "workspace_limit",
 ]
+
+
+def _heed_omp_num_threads() -> None:
+    """Give Numba, which only asks for its own variable, as many threads as OpenMP programs get."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if "numba" in sys.modules or not given.isdecimal() or not int(given):
+        return  # it has been asked for already
+    threads = min(int(given), len(os.sched_getaffinity(0)))
+    os.environ.setdefault("NUMBA_NUM_THREADS", str(threads))
+
+
+_heed_omp_num_threads()

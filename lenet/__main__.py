@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train, or go on with a run", epilog=EPILOG)
     train.set_defaults(command=_train)
-    _add_data(train)
+    _add_data(train, "digits, which are embedded (default)")
     _add_setting(train, "epochs", int, f"whole passes over the data ({default.epochs})")
     _add_setting(train, "batch-size", int, f"images a step ({default.batch_size})")
     _add_setting(train, "lr", float, f"highest learning rate, one-cycle ({default.lr})")
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="test accuracy of a run", epilog=EPILOG)
     evaluate.set_defaults(command=_evaluate)
     evaluate.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
-    _add_data(evaluate)
+    _add_data(evaluate, "other data than the run's own (default): digits, which are embedded")
     _add_kernels(evaluate)
     evaluate.add_argument(
         "--by-class", action="store_true", help="a line for each class too: how many it got right"
@@ -149,13 +149,9 @@ def _add_setting(parser: argparse.ArgumentParser, name: str, kind: type, text: s
     parser.add_argument("--" + name, type=kind, metavar=metavar, help=text)
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def _add_data(parser: argparse.ArgumentParser, text: str) -> None:
     group = parser.add_mutually_exclusive_group()
-    group.add_argument(
-        "--data",
-        help="digits, which are embedded (default), or one that is fetched once: "
-        + ", ".join(SOURCES),
-    )
+    group.add_argument("--data", help=f"{text}, or one that is fetched once: {', '.join(SOURCES)}")
     group.add_argument("--data-dir", metavar="DIR", help="a folder of IDX files, MNIST's form")
 
 
@@ -260,17 +256,8 @@ def _train_as(
 
 def _warn_of_simulator(settings: Settings) -> None:
     """Tell whoever trains on Numba's simulator not to wait for the end of an epoch."""
-    from kernels import table
-    from lenet.choice import NO_BLOCK
-
     device, choice = settings.check()
-    if choice.block != NO_BLOCK:
-        return
-    rows = (
-        table.find("conv2d", choice.conv),
-        table.find(choice.pool_operation, choice.pool),
-    )
-    slow = [row.name for row in rows if device.name == "cpu" and "simulator" in row.places]
+    slow = choice.simulated(device)
     if slow:
         print(
             f"lenet: {' and '.join(slow)} will run on Numba's simulator, seconds to minutes an "

@@ -40,6 +40,13 @@ class Choice(NamedTuple):
             return f"block {self.block}"
         return f"conv {self.conv}, {self.pool_operation.partition('_')[0]}-pool {self.pool}"
 
+    def simulated(self, device: Device) -> list[str]:
+        """Return the rows' names that run on Numba's simulator there."""
+        if device.name != "cpu" or self.block != NO_BLOCK:
+            return []
+        rows = table.find("conv2d", self.conv), table.find(self.pool_operation, self.pool)
+        return [row.name for row in rows if "simulator" in row.places]
+
 
 def choose_kernels(
     conv: str,

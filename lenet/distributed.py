@@ -245,13 +245,13 @@ class MpiRanks(Ranks):
 
     def _share_cores(self) -> None:
         """Leave every rank on this machine its share of the cores it may run on."""
-        import numba
+        from kernels import cpu_threads  # Numba takes a while to import
 
         mine = os.sched_getaffinity(0)
         sharing = sum(not mine.isdisjoint(theirs) for theirs in self.node.allgather(mine))
         given = os.environ.get("NUMBA_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS")
         threads = int(given) if given and given.isdecimal() else max(len(mine) // sharing, 1)
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        cpu_threads.limit(threads)
         self.held.enter_context(emulator.settings(workers=threads))
 
     def _connect_gpus(self) -> None:

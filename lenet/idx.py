@@ -94,8 +94,8 @@ def _read(path: Path | zipfile.Path, file: IO[bytes], rank: int, most: int) -> n
     says = f"its header says {' x '.join(map(str, dims))} = {wanted} bytes"
     if wanted > most and isinstance(file, gzip.GzipFile):
         raise DataError(
-            f"{path}: unpacks to more than {MOST_GROWTH} times its size: {says}; no data set does: "
-            "fetch the file again, or unpack it yourself"
+            f"{path}: unpacks to more than {MOST_GROWTH} times its size: {says}; the file is "
+            "cut short, or no data set: fetch it again, or unpack it yourself"
         )
     # An array of the header's size is only made where the file can fill it.
     elements = np.empty(min(wanted, most), np.uint8)

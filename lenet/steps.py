@@ -135,8 +135,9 @@ class HostSteps:
     def warm_up(self) -> None:
         """Make a step of each size and take it back."""
         parts = [self.trainer.ranks.part(int(size)) for size in self.data.sizes]
+        order = shuffle.permutation(len(self.data.images), self.data.seed, 0)
         for size in {part.stop - part.start for part in parts}:
-            self.trainer.warm_up(self.data.images[:size], self.data.labels[:size])
+            self.trainer.warm_up(*self._batch(order[:size], 0))
 
     def begin(self, epoch: int, rates: np.ndarray, losses: np.ndarray, hits: np.ndarray) -> None:
         """Compute the order."""
@@ -154,17 +155,22 @@ class HostSteps:
         watch.start_step()
         with ranges.span("step"):
             with watch.phase(DATA):
-                target = data.labels[chosen]
-                how = (data.seed, self.epoch, data.augment, data.background)
-                if data.distort:
-                    x = batch.distorted(data.images, chosen, *how, data.distort)
-                elif data.augment:
-                    x = batch.moved(data.images, chosen, *how)
-                else:
-                    x = gathered(data.images, chosen)
+                x, target = self._batch(chosen, self.epoch)
             loss, hits = self.trainer.learn(x, target, self.rates[number], len(chosen) / len(whole))
         self.seen[:, number] = x.dtype.type(loss), hits  # a loss has no more digits on a GPU
         self.made = number + 1
+
+    def _batch(self, chosen: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return images and labels of a step."""
+        data = self.data
+        how = (data.seed, epoch, data.augment, data.background)
+        if data.distort:
+            x = batch.distorted(data.images, chosen, *how, data.distort)
+        elif data.augment:
+            x = batch.moved(data.images, chosen, *how)
+        else:
+            x = gathered(data.images, chosen)
+        return x, data.labels[chosen]
 
     def done(self) -> int:
         """Return how many steps were made."""

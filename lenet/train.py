@@ -199,7 +199,7 @@ class _Session:
         ranks: Ranks,
     ) -> None:
         self.run, self.settings, self.device, self.progress = run, settings, device, progress
-        self.ranks = ranks
+        self.ranks, self.simulated = ranks, bool(choice.simulated(device))
         self.model = build_model(
             dataset.classes,
             choice,
@@ -244,7 +244,7 @@ class _Session:
                     self._save(0, np.empty(0), np.empty(0))
                 self.ranks.began(self.run.folder)
                 with self.watch.outside(WARM_UP):
-                    self.ranks.together(self.steps.warm_up)
+                    self.ranks.together(self._warm_up)
                 if self.steps.no_graph:
                     self.progress.note(self.steps.no_graph)
                 with self.progress:
@@ -258,6 +258,12 @@ class _Session:
             self.run, settings, history, seconds, stopped is not None, self.steps.recorded,
             str(stopped or ""),
         )  # fmt: skip
+
+    def _warm_up(self) -> None:
+        """Compile what steps and evaluations need."""
+        self.steps.warm_up()
+        if not self.simulated:  # nothing to compile, and an evaluation takes hours
+            self.trainer.warm_up_evaluation(*self.test)
 
     def _epochs(self, start: Checkpoint, ctrl_c: CtrlC) -> None:
         self.progress.begin(self.settings.epochs, len(self.data.images), start.epoch)

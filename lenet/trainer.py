@@ -90,6 +90,22 @@ class Trainer:
         with self.taken_back():
             self.learn(images, labels, 0.0)
 
+    def warm_up_evaluation(self, images: Array, labels: Array) -> None:
+        """Evaluate a batch of each size that `evaluate` will make of them.
+
+        What a training step compiled is not all: for more images at once other kernels may run.
+
+        Raises
+        ------
+        KernelError
+            As for `taken_back`.
+        """
+        last = len(images) // EVALUATION_BATCH * EVALUATION_BATCH
+        with self.taken_back():
+            for begin in {0, last}:
+                batch = slice(begin, begin + EVALUATION_BATCH)
+                evaluate_sums(self.model, images[batch], labels[batch])
+
     @contextlib.contextmanager
     def taken_back(self) -> Iterator[None]:
         """Return a context whose steps leave weights and momentum as they were.
@@ -244,7 +260,7 @@ def evaluate_sums(
     model: Model,
     images: Array,
     labels: Array,
-    between: Callable[[], None],
+    between: Callable[[], None] = lambda: None,
     seen: Callable[[Array], None] = lambda logits: None,
 ) -> tuple[float, int]:
     """Return the images' summed loss and how many a model gets right; see `evaluate`."""

@@ -281,14 +281,14 @@ def _clock(where: str) -> Any:
 @contextlib.contextmanager
 def _pinned(threads: int) -> Iterator[None]:
     """Give every library of the host the same number of threads."""
-    import numba
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(threads, before))
-    peers.set_threads(threads)
+    from kernels import cpu_threads
+
+    peers.set_threads(threads)  # loads PyTorch first: with a libgomp of both, its own default
+    before = cpu_threads.limit(threads)
     try:
         with threadpool_limits(threads):
             yield
     finally:
-        numba.set_num_threads(before)
+        cpu_threads.limit(before)

@@ -111,10 +111,10 @@ def _sides(
     args: argparse.Namespace, data: Any, stack: contextlib.ExitStack
 ) -> tuple[Side, list[Side]]:
     """Return our side and PyTorch's, as it trains fastest, compiled and fresh."""
-    import numba
     import torch
 
     import lenet
+    from kernels import cpu_threads
     from lenet import device as devices
     from lenet.step_graph import choose_steps
     from lenet.steps import TrainingSet
@@ -122,7 +122,8 @@ def _sides(
     from lenet.trainer import Trainer
 
     on_gpu = _on_gpu(args)
-    numba.set_num_threads(min(args.threads, numba.get_num_threads()))
+    # OMP_NUM_THREADS may leave ours fewer; PyTorch would not heed it.
+    args.threads = min(args.threads, cpu_threads.limit(args.threads))
     where = devices.choose("gpu" if on_gpu else "cpu")
     choice = lenet.choose_kernels(args.conv, args.pool, where, block=args.block)
     model = lenet.build_model(data.classes, choice, seed=args.seed, device=where)

@@ -224,7 +224,10 @@ def _kernel(kind: str, config: dict[str, Any]) -> str:
         return "CUDA C"  # `lenet.learning_layers`
     if config["device"] == "gpu":
         return {"activation": "CuPy", "reshape": "CuPy", "linear": "cuBLAS"}.get(kind, "CUDA C")
-    return "Numba" if kind in ("linear", "loss", "update") else "NumPy"
+    # Moves and distortions are NumPy's: `kernels.training.batch`.
+    moved = config.get("augment") or config.get("distort")
+    by_cores = ("linear", "loss", "update") + ("data",) * (not moved)
+    return "Numba" if kind in by_cores else "NumPy"
 
 
 def kernels_of(config: dict[str, Any]) -> str:

@@ -5,8 +5,12 @@ import json
 import pytest
 from lenet_idx_files import write_folder
 
+from kernels.conv2d_relu_pool import cpu_pair
+from kernels.training import gather_cpu, linear_stack_cpu
 from lenet.__main__ import main
-from lenet.settings import from_config
+from lenet.progress import Silent
+from lenet.settings import Settings, from_config
+from lenet.train import train
 from profiling.__main__ import main as profiling
 
 
@@ -27,6 +31,36 @@ def test_a_run_records_its_block(run, capsys):
     assert profiling(["train-report", str(run)]) == 0
     said = capsys.readouterr().out
     assert f"{run}: block cpu, batches of" in said
+
+
+def test_what_an_epoch_calls_the_warm_up_has_compiled(tmp_path, monkeypatch):
+    """A batch of 8 is too small for the cores together, the 360 test images are not."""
+    called = []
+
+    def watched(module, name):
+        real = getattr(module, name)
+
+        def call(*arguments):
+            called.append(module.__name__)
+            return real(*arguments)
+
+        monkeypatch.setattr(module, name, call)
+
+    modules = gather_cpu, cpu_pair, linear_stack_cpu
+    for module, name in zip(modules, ("gather", "forward", "forward"), strict=True):
+        watched(module, name)
+
+    class Begun(Silent):
+        def begin(self, *arguments):
+            called.append("begin")
+
+    data = write_folder(tmp_path / "data", 40, 360)
+    settings = Settings(data_dir=str(data), epochs=1, batch_size=8, device="cpu")
+    train(settings, tmp_path / "run", Begun())
+    begin = called.index("begin")
+    names = {module.__name__ for module in modules}
+    assert set(called[begin + 1 :]) == names
+    assert set(called[:begin]) == names
 
 
 def test_a_checkpoint_of_blocks_runs_without_them(run, capsys):

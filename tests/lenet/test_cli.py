@@ -56,6 +56,19 @@ def test_a_run_leaves_its_four_files_and_a_table(tmp_path, idx_folder, capsys):
         assert words in output
 
 
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [
+        ("train", "digits, which are embedded (default)"),
+        ("evaluate", "other data than the run's own (default)"),
+    ],
+)
+def test_the_help_names_the_data_that_is_taken_by_default(command, default, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert default in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_target_decides_the_exit_status(trained, capsys):
     run, _ = trained
     assert main(["train", "--resume", str(run), "--target-accuracy", "0.5"]) == 0

@@ -97,6 +97,9 @@ def damaged(content, how):
         return b"\x89PNG\r\n\x1a\n" + content
     if how == "gzip cut":
         return gzip.compress(content)[:-20]
+    if how == "gzip cut early":
+        noise = np.random.default_rng(0).integers(0, 256, (50_000, 28, 28), np.uint8)
+        return gzip.compress(idx(noise), 1)[:100_000]
     if how == "gzip bits":
         packed = bytearray(gzip.compress(content))
         packed[len(packed) // 2] ^= 0xFF
@@ -124,6 +127,7 @@ def damaged(content, how):
         ("rank 2", r"has 2 dimensions; expected 3"),
         ("png", r"not an IDX file: it begins with 89 50 4e 47; expected 00 00 08 03"),
         ("gzip cut", r"damaged gzip file"),
+        ("gzip cut early", r"more than 100 times its size: .*; the file is cut short, or no data"),
         ("gzip bits", r"damaged gzip file"),
         ("size", r"images are 32x32; expected 28x28"),
         ("count", r"has 95 images but .* has 96 labels"),

@@ -237,3 +237,11 @@ def test_a_step_of_few_launches_is_told_as_it_runs(settings, tmp_path):
 )  # fmt: skip
 def test_what_a_gpu_runs_beside_the_rows(kind, block, kernel):
     assert train_report._kernel(kind, {"device": "gpu", "block": block}) == kernel
+
+
+@pytest.mark.parametrize(
+    ("options", "kernel"),
+    [({}, "Numba"), ({"augment": 2}, "NumPy"), ({"augment": 0, "distort": 0.1}, "NumPy")],
+)
+def test_what_gathers_the_batches_on_a_cpu(options, kernel):
+    assert train_report._kernel("data", {"device": "cpu", **options}) == kernel
