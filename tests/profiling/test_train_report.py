@@ -225,7 +225,7 @@ def test_a_step_of_few_launches_is_told_as_it_runs(settings, tmp_path):
     parts = train_report.load(folder).parts
     told = {(part.layer, part.direction): part.kernel for part in parts}
     assert told["linear1+linear2+linear3", ""] == told["update", ""] == "CUDA C"
-    assert told["conv2", "backward"] == "block fused"
+    assert told["conv1+conv2", "backward"] == "block fused"
 
 
 @pytest.mark.parametrize(
