@@ -253,6 +253,7 @@ def options() -> argparse.Namespace:
 
 
 def plan_of(**changed: object) -> bench_plan.Plan:
+    """Return a rank's plan. It parses code, which Python 3.11 does in one thread at a time."""
     return bench_plan.make(options())._replace(**changed)
 
 
@@ -261,7 +262,8 @@ def ranks_of(comm: object) -> sweep.Ranks:
 
 
 def test_two_ranks_on_one_cpu_are_refused():
-    first, second = run_ranks(2, lambda comm: ranks_of(comm).agree(plan_of()))
+    plan = plan_of()
+    first, second = run_ranks(2, lambda comm: ranks_of(comm).agree(plan))
     assert isinstance(first, bench_plan.BenchError)
     assert isinstance(second, sweep.ElsewhereError)
     assert "2 ranks would time the CPU of" in str(first)
@@ -269,9 +271,10 @@ def test_two_ranks_on_one_cpu_are_refused():
 
 
 def test_ranks_that_would_not_measure_the_same_are_named():
+    plans = plan_of(), plan_of(), plan_of(fingerprint="another")
+
     def work(comm) -> None:
-        odd = {"fingerprint": "another"} if comm.Get_rank() == 2 else {}
-        ranks_of(comm).agree(plan_of(**odd))
+        ranks_of(comm).agree(plans[comm.Get_rank()])
 
     error, *others = run_ranks(3, work)
     assert str(error).startswith("rank 2 on ")
