@@ -245,9 +245,10 @@ class MpiRanks(Ranks):
 
     def _share_cores(self) -> None:
         """Leave every rank on this machine its share of the cores it may run on."""
+        mine = os.sched_getaffinity(0)  # before OpenMP is loaded, which may bind this thread to one
+
         from kernels import cpu_threads  # Numba takes a while to import
 
-        mine = os.sched_getaffinity(0)
         sharing = sum(not mine.isdisjoint(theirs) for theirs in self.node.allgather(mine))
         given = os.environ.get("NUMBA_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS")
         threads = int(given) if given and given.isdecimal() else max(len(mine) // sharing, 1)

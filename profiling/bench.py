@@ -281,11 +281,14 @@ def _clock(where: str) -> Any:
 @contextlib.contextmanager
 def _pinned(threads: int) -> Iterator[None]:
     """Give every library of the host the same number of threads."""
+    # Numba counts the cores before OpenMP, which PyTorch loads, may bind this thread to one.
+    import numba  # noqa: F401
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    peers.set_threads(threads)  # before Numba's OpenMP: where both share one, it has its defaults
 
     from kernels import cpu_threads
 
-    peers.set_threads(threads)  # loads PyTorch first: with a libgomp of both, its own default
     before = cpu_threads.limit(threads)
     try:
         with threadpool_limits(threads):

@@ -111,6 +111,8 @@ def _sides(
     args: argparse.Namespace, data: Any, stack: contextlib.ExitStack
 ) -> tuple[Side, list[Side]]:
     """Return our side and PyTorch's, as it trains fastest, compiled and fresh."""
+    # Numba counts the cores before OpenMP, which PyTorch loads, may bind this thread to one.
+    import numba  # noqa: F401, I001
     import torch
 
     import lenet
