@@ -112,7 +112,7 @@ def _sides(
 ) -> tuple[Side, list[Side]]:
     """Return our side and PyTorch's, as it trains fastest, compiled and fresh."""
     # Numba counts the cores before OpenMP, which PyTorch loads, may bind this thread to one.
-    import numba  # noqa: F401, I001
+    import numba  # noqa: F401
     import torch
 
     import lenet
