@@ -86,7 +86,7 @@ class SlicedBlock(ConvBlock, LearningLayer):
         """Return how many slices it makes of so many images."""
         shape, itemsize = self.shape._replace(n=images), self.w.dtype.itemsize
         if self.next:
-            from kernels.conv2d_relu_pool import fused_pair
+            from kernels.conv2d_relu_pool import fused_pair  # its plans take a while to make
 
             behind = self.next.shape._replace(n=images)
             if slices := fused_pair.slices(shape, behind, itemsize):

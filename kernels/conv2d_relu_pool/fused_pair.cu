@@ -42,6 +42,7 @@ __device__ __forceinline__ void keep_maxima(const Forward<cut>& block, const Ind
     }
 }
 
+// The 2: two blocks a multiprocessor, one of which works while the other loads or stores.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) conv2d_relu_pool_fused_pair(
     const scalar* __restrict__ images, const long long* __restrict__ labels,
     const int* __restrict__ order, const int* __restrict__ position, scalar* __restrict__ x,

@@ -48,13 +48,19 @@ def forward(
     Parameters
     ----------
     batch
-        ``batch.x`` has the first block's input shape.
+        ``batch.x`` has the first block's input shape, (N,C,H,W), float32 or float64; all but the
+        argmax are of its dtype, and all where it is.
     parameters
         w1 (K1,C,R,S), b1 (K1,), w2 (K2,K1,R,S) and b2 (K2,).
     found
         To be written: y1 and argmax1 (uint8), (N,K1,pooled P1,pooled Q1), y2 and argmax2.
     first, second
         The blocks' shapes, which `takes` takes.
+
+    Raises
+    ------
+    ValueError
+        Layers that it does not take.
     """
     plan = fused_pair_plan.make(first, second, batch.x.dtype.itemsize)
     if plan is None:
@@ -81,15 +87,21 @@ def backward(
     Parameters
     ----------
     dy2, argmax2
-        With respect to the second block's output, (N,K2,pooled P2,pooled Q2), and where that was.
+        With respect to the second block's output, (N,K2,pooled P2,pooled Q2), and where that was;
+        argmaxes are uint8, the rest of one dtype, float32 or float64.
     w2
         (K2,K1,R,S).
     x, argmax1
-        The first block's input, and where its output was.
+        The first block's input, (N,C,H,W), and where its output was, (N,K1,pooled P1,pooled Q1).
     partial, bias_at
         As for `fused.backward_parameters`; as many slices as `slices` says.
     first, second
         The blocks' shapes.
+
+    Raises
+    ------
+    ValueError
+        Layers of which `slices` says 0.
     """
     plan = fused_pair_plan.make_backward(first, second, x.dtype.itemsize)
     if plan is None:

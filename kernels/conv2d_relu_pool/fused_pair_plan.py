@@ -21,6 +21,7 @@ from kernels.source import ceil_div
 
 # A pair's block: of a batch of 256 a multiprocessor has two, and 12 warps keep it busy.
 PAIR_THREADS = 192
+# Shared memory of a block, bytes: what every launch may have.
 PAIR_ROOM = 48 << 10
 
 
@@ -125,11 +126,13 @@ def _backward_of(
 
     def meet(tile: Tile) -> int:
         reads = {
-            c * tile.plane + row * tile.pitch + share * step_w + col * first.stride_w
-            for c, r, down, col, share in places(
+            c * tile.plane
+            + (r * first.dilation_h + down * first.stride_h) * tile.pitch
+            + share * step_w
+            + right * first.stride_w
+            for c, r, down, right, share in places(
                 first.c, first.r, first.pool_r, first.pool_s, together
             )
-            for row in (r * first.dilation_h + down * first.stride_h,)
         }
         return len(reads) - len({at * itemsize // 4 % 32 for at in reads})
 

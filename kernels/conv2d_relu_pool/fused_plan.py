@@ -36,7 +36,7 @@ WANTED_BLOCKS = 512
 MULTIPROCESSORS, SCHEDULERS = 132, 4  # the latter of each
 # Of a warp, for a filter beside its products, and for an entry that a thread loads.
 FILTER_INSTRUCTIONS, ENTRY_INSTRUCTIONS = 45, 10
-NEARLY = 1.1
+NEARLY = 1.1  # times the fewest clocks, by a count that is no better than that
 
 
 class Plan(NamedTuple):

@@ -21,8 +21,9 @@ THREADS, TOGETHER = 512, 4  # as in linear_stack.cu; the latter images at most
 # As in linear_stack_gradient.cu: inputs and vectors of outputs of a block.
 GRADIENT_THREADS = 128
 GRADIENT_ROWS, GRADIENT_VECTORS = 32, 32
-# What one multiprocessor of an H200 does in a clock, and of how many: multiply-adds, of its peak of
-# 128 as many as loops like these are guessed to reach, and bytes from L2; all have L2's rate.
+# How many multiprocessors an H200 has, and of one in a clock: multiply-adds, of its peak of 128 as
+# many as loops like these are guessed to reach, and bytes from L2. All together have L2's own rate,
+# which is guessed as well: about 6 TB/s.
 MULTIPROCESSORS, MULTIPLY_ADDS, PORT_BYTES, L2_BYTES = 132, 80, 64, 3200
 IMAGES = (2, 4, 8, 16)  # of a block
 MOST_IMAGES = {4: 16, 8: 4}  # by bytes an element: a thread's sums are registers

@@ -123,6 +123,7 @@ def assert_right_backward(name, dtype="float32"):
         (more,), _ = compare.expected(
             "conv2d_relu_pool", direction, (*magnitudes, off, argmax1), first, unit
         )
+        # Twice, for the products of what is off are rounded too: by far less than as much again.
         verdict = compare.judge(got, want, bound + 2 * more)
         assert verdict.ok, verdict
 
